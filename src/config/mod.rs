@@ -1,0 +1,280 @@
+//! Configuration: one struct per concern, filled from `config/default.toml`, a file, the environment and flags.
+//!
+//! This is the only room that reads the environment. Every key stands in `config/default.toml` with its meaning;
+//! [`load`] refuses what is not there.
+
+mod load;
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub use load::{ConfigError, DEFAULTS, Layers};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The public listener and what it accepts.
+    pub server: Server,
+    /// The admin API.
+    pub admin: Admin,
+    /// The Prometheus listener.
+    pub metrics: Metrics,
+    /// The database.
+    pub database: Database,
+    /// Credentials.
+    pub auth: Auth,
+    /// Rates and concurrency.
+    pub limits: Limits,
+    /// The protocol.
+    pub mcp: Mcp,
+    /// Built-in tools.
+    pub tools: Tools,
+    /// Logs.
+    pub log: Log,
+    /// Traces.
+    pub otel: Otel,
+}
+
+/// A time in milliseconds in the file, a [`Duration`] in the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(u64);
+
+impl Millis {
+    /// As a duration.
+    #[must_use]
+    pub const fn get(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
+    /// From milliseconds.
+    #[must_use]
+    pub const fn new(millis: u64) -> Self {
+        Self(millis)
+    }
+}
+
+/// `[server]`: the public listener and what it accepts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub public_url: String,
+    pub allowed_hosts: Vec<String>,
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub max_connections: usize,
+    #[serde(rename = "header_read_timeout_ms")]
+    pub header_read_timeout: Millis,
+    #[serde(rename = "body_read_timeout_ms")]
+    pub body_read_timeout: Millis,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_body_bytes: usize,
+    pub max_json_depth: usize,
+    #[serde(rename = "drain_delay_ms")]
+    pub drain_delay: Millis,
+    #[serde(rename = "drain_timeout_ms")]
+    pub drain_timeout: Millis,
+}
+
+/// `[admin]`: the admin API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Admin {
+    pub enabled: bool,
+    #[serde(deserialize_with = "load::optional_address")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[metrics]`: the Prometheus listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Metrics {
+    #[serde(deserialize_with = "load::optional_address")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[database]`: the database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Database {
+    /// Holds a password, so it does not print.
+    pub url: SecretString,
+    pub max_connections: u32,
+    #[serde(rename = "acquire_timeout_ms")]
+    pub acquire_timeout: Millis,
+    #[serde(rename = "statement_timeout_ms")]
+    pub statement_timeout: Millis,
+}
+
+/// `[auth]`: credentials.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Auth {
+    pub cache_entries: usize,
+    #[serde(rename = "cache_ttl_ms")]
+    pub cache_ttl: Millis,
+    #[serde(rename = "invalidation_poll_ms")]
+    pub invalidation_poll: Millis,
+    #[serde(rename = "failure_floor_ms")]
+    pub failure_floor: Millis,
+    pub issuers: Vec<Issuer>,
+}
+
+/// One `[[auth.issuers]]`: a JWT issuer that is trusted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Issuer {
+    pub issuer: String,
+    #[serde(default)]
+    pub jwks_url: Option<String>,
+    #[serde(default)]
+    pub jwks_file: Option<PathBuf>,
+    pub algorithms: Vec<String>,
+    #[serde(default)]
+    pub audience: String,
+    #[serde(default = "default_tenant_claim")]
+    pub tenant_claim: String,
+    #[serde(default = "default_scope_claim")]
+    pub scope_claim: String,
+    #[serde(rename = "skew_ms", default = "default_skew")]
+    pub skew: Millis,
+}
+
+fn default_tenant_claim() -> String {
+    "tenant_id".to_owned()
+}
+
+fn default_scope_claim() -> String {
+    "scope".to_owned()
+}
+
+const fn default_skew() -> Millis {
+    Millis::new(30_000)
+}
+
+/// `[limits]`: rates and concurrency.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Limits {
+    pub ip: Rate,
+    pub tenant: TenantLimits,
+    pub key: Rate,
+}
+
+/// A token bucket: `burst` at once, refilled at `per_second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Rate {
+    pub per_second: u32,
+    pub burst: u32,
+}
+
+/// `[limits.tenant]`: what one tenant may use.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct TenantLimits {
+    pub per_second: u32,
+    pub burst: u32,
+    pub concurrency: u32,
+    pub sessions: u32,
+    pub streams: u32,
+}
+
+impl TenantLimits {
+    /// The token bucket among these limits.
+    #[must_use]
+    pub const fn rate(&self) -> Rate {
+        Rate { per_second: self.per_second, burst: self.burst }
+    }
+}
+
+/// `[mcp]`: the protocol.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Mcp {
+    pub server_name: String,
+    pub instructions: String,
+    pub page_size: usize,
+    #[serde(rename = "list_ttl_ms")]
+    pub list_ttl: Millis,
+    #[serde(rename = "tool_timeout_ms")]
+    pub tool_timeout: Millis,
+    #[serde(rename = "stream_after_ms")]
+    pub stream_after: Millis,
+    #[serde(rename = "heartbeat_ms")]
+    pub heartbeat: Millis,
+    #[serde(rename = "session_idle_ms")]
+    pub session_idle: Millis,
+    #[serde(rename = "sse_grace_ms")]
+    pub sse_grace: Millis,
+    pub max_batch: usize,
+}
+
+/// `[tools]`: built-in tools.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Tools {
+    pub dns: Dns,
+}
+
+/// `[tools.dns]`: the resolver behind `dns_resolve`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Dns {
+    #[serde(deserialize_with = "load::resolver_addresses")]
+    pub resolvers: Vec<SocketAddr>,
+    #[serde(rename = "timeout_ms")]
+    pub timeout: Millis,
+}
+
+/// `[log]`: logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Log {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// One readable line per event.
+    Human,
+    /// One JSON object per event.
+    Json,
+}
+
+/// `[otel]`: traces.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Otel {
+    pub endpoint: String,
+    pub service_name: String,
+    pub sample_ratio: f64,
+}

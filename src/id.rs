@@ -1,0 +1,158 @@
+//! Identifiers: a UUIDv7 behind a type and a prefix, such as `tn_01k9...`.
+//!
+//! The prefix says what the thing is, in a log line as well as in an API answer; the type keeps a tenant id
+//! from standing where a key id is meant. The text form is the prefix, `_`, and 26 lower-case Crockford
+//! base32 digits, which sort as the ids were made.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const TEXT_LEN: usize = 26;
+
+/// The text is not an id of the expected kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid id: expected `{0}_` and 26 base32 digits")]
+pub struct InvalidId(pub &'static str);
+
+fn encode(id: Uuid, out: &mut [u8; TEXT_LEN]) {
+    let mut rest = id.as_u128();
+    for slot in out.iter_mut().rev() {
+        *slot = DIGITS[(rest & 31) as usize];
+        rest >>= 5;
+    }
+}
+
+fn decode(text: &str) -> Option<Uuid> {
+    if text.len() != TEXT_LEN {
+        return None;
+    }
+    let mut value: u128 = 0;
+    for (place, byte) in text.bytes().enumerate() {
+        let digit = DIGITS.iter().position(|d| *d == byte)? as u128;
+        if place == 0 && digit > 7 {
+            return None;
+        }
+        value = (value << 5) | digit;
+    }
+    Some(Uuid::from_u128(value))
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// What stands before the `_` in the text form.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// A new id; ids made later sort later.
+            #[must_use]
+            #[expect(clippy::new_without_default, reason = "every call makes a different id")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = [0; TEXT_LEN];
+                encode(self.0, &mut text);
+                f.write_str(concat!($prefix, "_"))?;
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                text.strip_prefix(concat!($prefix, "_")).and_then(decode).map(Self).ok_or(InvalidId($prefix))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl<DB: sqlx::Database> sqlx::Type<DB> for $name where String: sqlx::Type<DB> {
+            fn type_info() -> DB::TypeInfo {
+                <String as sqlx::Type<DB>>::type_info()
+            }
+            fn compatible(ty: &DB::TypeInfo) -> bool {
+                <String as sqlx::Type<DB>>::compatible(ty)
+            }
+        }
+
+        impl<'q, DB: sqlx::Database> sqlx::Encode<'q, DB> for $name where String: sqlx::Encode<'q, DB> {
+            fn encode_by_ref(
+                &self,
+                buf: &mut <DB as sqlx::Database>::ArgumentBuffer,
+            ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+                sqlx::Encode::<DB>::encode(self.to_string(), buf)
+            }
+        }
+
+        impl<'r, DB: sqlx::Database> sqlx::Decode<'r, DB> for $name where String: sqlx::Decode<'r, DB> {
+            fn decode(value: <DB as sqlx::Database>::ValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+                Ok(<String as sqlx::Decode<'r, DB>>::decode(value)?.parse::<Self>()?)
+            }
+        }
+    )+};
+}
+
+ids! {
+    /// A tenant: a customer organisation of the operator.
+    TenantId = "tn";
+    /// An API key or URL token (never the secret itself).
+    KeyId = "key";
+    /// An operator key (never the secret itself).
+    OperatorKeyId = "opk";
+    /// An audit entry.
+    AuditId = "aud";
+    /// One logical tool call.
+    CallId = "call";
+    /// A session's row in the history (not the session's secret id on the wire).
+    SessionRowId = "ses";
+    /// One HTTP request, echoed as `X-Request-Id` and quoted in errors.
+    RequestUid = "req";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips_and_sorts() {
+        let first = TenantId::new();
+        let second = TenantId::new();
+        assert_eq!(first.to_string().parse::<TenantId>(), Ok(first));
+        assert!(first.to_string() <= second.to_string());
+    }
+
+    #[test]
+    fn other_kinds_and_overlong_values_are_refused() {
+        assert!(KeyId::new().to_string().parse::<TenantId>().is_err());
+        assert!("tn_8zzzzzzzzzzzzzzzzzzzzzzzzz".parse::<TenantId>().is_err());
+        assert!("tn_".parse::<TenantId>().is_err());
+    }
+}
