@@ -1,10 +1,14 @@
 //! Configuration: one struct per concern, filled from `config/default.toml`, a file, the environment and flags.
 //!
 //! This is the only room that reads the environment. Every key stands in `config/default.toml` with its meaning;
-//! [`load`] refuses what is not there.
+//! [`Layers::load`] refuses what is not there.
 
 mod load;
+mod merge;
+#[cfg(test)]
+mod tests;
 mod validate;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +18,8 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub use load::{ConfigError, DEFAULTS, Layers};
+pub use load::{ConfigError, DEFAULTS, Layers, PREFIX};
+pub use validate::Invalid;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,10 +71,12 @@ impl Millis {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "every key is documented in config/default.toml")]
 pub struct Server {
+    #[serde(deserialize_with = "value::address")]
     pub listen: SocketAddr,
     pub public_url: String,
     pub allowed_hosts: Vec<String>,
     pub allowed_origins: Vec<String>,
+    #[serde(deserialize_with = "value::networks")]
     pub trusted_proxies: Vec<IpNet>,
     pub max_connections: usize,
     #[serde(rename = "header_read_timeout_ms")]
@@ -92,7 +99,7 @@ pub struct Server {
 #[expect(missing_docs, reason = "every key is documented in config/default.toml")]
 pub struct Admin {
     pub enabled: bool,
-    #[serde(deserialize_with = "load::optional_address")]
+    #[serde(deserialize_with = "value::optional_address")]
     pub listen: Option<SocketAddr>,
 }
 
@@ -101,7 +108,7 @@ pub struct Admin {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "every key is documented in config/default.toml")]
 pub struct Metrics {
-    #[serde(deserialize_with = "load::optional_address")]
+    #[serde(deserialize_with = "value::optional_address")]
     pub listen: Option<SocketAddr>,
 }
 
@@ -242,7 +249,7 @@ pub struct Tools {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "every key is documented in config/default.toml")]
 pub struct Dns {
-    #[serde(deserialize_with = "load::resolver_addresses")]
+    #[serde(deserialize_with = "value::resolver_addresses")]
     pub resolvers: Vec<SocketAddr>,
     #[serde(rename = "timeout_ms")]
     pub timeout: Millis,
