@@ -5,7 +5,10 @@
 pub mod caller;
 pub mod clock;
 pub mod config;
+pub mod dns;
+pub mod egress;
 pub mod error;
 pub mod id;
 pub mod policy;
 pub mod tasks;
+pub mod telemetry;
