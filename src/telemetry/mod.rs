@@ -30,7 +30,7 @@ pub enum TelemetryError {
     #[error("log.filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// The exporter of traces could not be made.
-    #[error("otel.endpoint: {0}")]
+    #[error("otel.endpoint: {0} (outgoing HTTP needs the certificates of the package ca-certificates)")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// A subscriber is installed already: `init` was called twice.
     #[error("logging is set up already: {0}")]
