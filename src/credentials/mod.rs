@@ -1,0 +1,348 @@
+//! Credentials: from the text that a client sent to the caller behind it.
+//!
+//! A look-up goes token, kind and checksum, SHA-256, cache, database. What is cached is forgotten when it changes,
+//! here at once and in other processes within a poll ([`invalidation`]). Why a credential was refused stays here:
+//! unknown, malformed, expired and revoked look the same from outside.
+
+mod cache;
+mod invalidation;
+mod jwks;
+mod jwt;
+mod last_used;
+pub mod token;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use crate::caller::{Caller, CallerData, Credential, Principal};
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::db::api_keys::{self, KeyKind};
+use crate::db::tenants::{self, Status, Tenant};
+use crate::db::{Db, storable};
+use crate::error::{Error, Result};
+use crate::id::{KeyId, TenantId};
+
+use cache::Fresh;
+use last_used::LastUsed;
+
+/// After a failure of the database, look-ups fail at once for this long instead of queueing for it. In microseconds.
+const DOWN_FOR: i64 = 500_000;
+
+/// A key in use is noted as used this often. In microseconds.
+const NOTE_EVERY: i64 = 10_000_000;
+
+/// Where in a request a credential stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// `Authorization: Bearer`: API keys, URL tokens, and JWTs of configured issuers.
+    Header,
+    /// `?token=`: URL tokens only.
+    Query,
+}
+
+/// Why a credential is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Malformed, unknown, expired, revoked, out of place, or of a deleted tenant.
+    Invalid,
+    /// Good, but its tenant is suspended.
+    Suspended {
+        /// The tenant's name.
+        tenant_name: String,
+    },
+    /// Whether it is good cannot be found out now: the database or the issuer does not answer.
+    Unavailable,
+}
+
+/// What has to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// An API key or URL token was revoked.
+    Credential(KeyId),
+    /// A tenant was suspended, resumed or deleted.
+    Tenant(TenantId),
+}
+
+/// What a session keeps of its opener's credential, to check it again without the token.
+#[derive(Clone)]
+pub struct CredentialRef(Reference);
+
+#[derive(Clone)]
+enum Reference {
+    Key([u8; 32]),
+    Jwt(Caller),
+}
+
+impl fmt::Debug for CredentialRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Reference::Key(_) => "CredentialRef(key)",
+            Reference::Jwt(_) => "CredentialRef(jwt)",
+        })
+    }
+}
+
+/// One credential, as it was found.
+struct Known {
+    caller: Caller,
+    /// Of its tenant; never deleted.
+    status: Status,
+    /// `None` for a JWT.
+    key: Option<KeyId>,
+    /// When its use was last noted, in microseconds of the monotonic clock.
+    noted: AtomicI64,
+}
+
+/// Checks credentials. Cheap to clone: every clone has the same caches.
+#[derive(Clone)]
+pub struct Credentials(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    clock: Clock,
+    /// By SHA-256 of the token, for keys and JWTs alike.
+    known: Fresh<[u8; 32], Arc<Known>>,
+    /// Tenants of JWTs; those of keys come with the key.
+    tenants: Fresh<TenantId, Arc<Tenant>>,
+    jwt: jwt::Verifier,
+    last_used: LastUsed,
+    /// Until when, on the monotonic clock, the database counts as away.
+    down_until: AtomicI64,
+    poll: Duration,
+    failure_floor: Duration,
+}
+
+impl Credentials {
+    /// Checks credentials against `db` and the configured issuers. `resource` is the URL of this deployment's MCP
+    /// endpoint, the default audience of JWTs; `client` fetches the issuers' keys.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the key of `[[auth.issuers]]` that cannot be used.
+    pub fn new(
+        db: Db,
+        auth: &config::Auth,
+        resource: &str,
+        clock: Clock,
+        client: &reqwest::Client,
+    ) -> Result<Self> {
+        let ttl = auth.cache_ttl.get();
+        Ok(Self(Arc::new(Inner {
+            known: Fresh::new(auth.cache_entries, ttl, clock.clone()),
+            tenants: Fresh::new(auth.cache_entries, ttl, clock.clone()),
+            jwt: jwt::Verifier::new(&auth.issuers, resource, &clock, client)?,
+            last_used: LastUsed::default(),
+            down_until: AtomicI64::new(i64::MIN),
+            poll: auth.invalidation_poll.get(),
+            failure_floor: auth.failure_floor.get(),
+            db,
+            clock,
+        })))
+    }
+
+    /// Who sent `token`.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn resolve(&self, token: &str, place: Place) -> Result<Caller, Refused> {
+        let known = match (token::kind_of(token), place) {
+            (Some(token::Kind::UrlToken), _) | (Some(token::Kind::ApiKey), Place::Header) => {
+                self.key(token::hash(token)).await?
+            }
+            (None, Place::Header) if self.0.jwt.may_accept(token) => self.jwt(token).await?,
+            _ => return Err(Refused::Invalid),
+        };
+        self.admit(&known)
+    }
+
+    /// What to keep of a credential that [`resolve`](Self::resolve) has just accepted.
+    #[must_use]
+    pub fn reference(&self, token: &str, caller: &Caller) -> CredentialRef {
+        CredentialRef(match caller.principal().credential {
+            Credential::ApiKey(_) | Credential::UrlToken(_) => Reference::Key(token::hash(token)),
+            Credential::Jwt(_) => Reference::Jwt(caller.clone()),
+        })
+    }
+
+    /// Checks the credential behind a reference again: its expiry, its revocation, its tenant.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn resolve_reference(&self, reference: &CredentialRef) -> Result<Caller, Refused> {
+        let caller = match &reference.0 {
+            Reference::Key(hash) => return self.admit(&*self.key(*hash).await?),
+            Reference::Jwt(caller) => caller,
+        };
+        if expired(caller, self.0.clock.now()) {
+            return Err(Refused::Invalid);
+        }
+        let tenant = self.tenant(caller.tenant()).await?;
+        let data = caller.data();
+        let current = if tenant.name == data.tenant_name && tenant.plan == data.plan {
+            caller.clone()
+        } else {
+            Caller::new(CallerData {
+                principal: data.principal.clone(),
+                tenant_name: tenant.name.clone(),
+                plan: tenant.plan.clone(),
+                credential_name: data.credential_name.clone(),
+                scopes: data.scopes.clone(),
+                expires_at: data.expires_at,
+            })
+        };
+        standing(current, tenant.status)
+    }
+
+    /// Forgets what has changed, in this process and at once.
+    pub fn invalidate(&self, change: Change) {
+        let inner = &self.0;
+        match change {
+            Change::Credential(id) => inner.known.forget(|_, known| known.key == Some(id)),
+            Change::Tenant(id) => {
+                // Tenants first: a JWT that is being looked up may have taken its tenant from there.
+                inner.tenants.forget(|tenant, _| *tenant == id);
+                inner.known.forget(|_, known| known.caller.tenant() == id);
+            }
+        }
+    }
+
+    /// After which time a refusal is to be answered, whatever was refused.
+    #[must_use]
+    pub fn failure_floor(&self) -> Duration {
+        self.0.failure_floor
+    }
+
+    /// The key whose token has this hash, from the cache or the database. A hit makes no future of size.
+    async fn key(&self, hash: [u8; 32]) -> Result<Arc<Known>, Refused> {
+        match self.0.known.hit(&hash) {
+            Some(known) => Ok(known),
+            None => Box::pin(self.0.known.get(&hash, || self.load_key(hash))).await,
+        }
+    }
+
+    async fn jwt(&self, token: &str) -> Result<Arc<Known>, Refused> {
+        let hash = token::hash(token);
+        match self.0.known.hit(&hash) {
+            Some(known) => Ok(known),
+            None => Box::pin(self.0.known.get(&hash, || self.load_jwt(token))).await,
+        }
+    }
+
+    async fn tenant(&self, id: TenantId) -> Result<Arc<Tenant>, Refused> {
+        let load = || async {
+            let found = self.ask(tenants::get(&self.0.db, id)).await?;
+            found.map(Arc::new).ok_or(Refused::Invalid)
+        };
+        match self.0.tenants.hit(&id) {
+            Some(tenant) => Ok(tenant),
+            None => Box::pin(self.0.tenants.get(&id, load)).await,
+        }
+    }
+
+    async fn load_key(&self, hash: [u8; 32]) -> Result<Arc<Known>, Refused> {
+        let found = self.ask(api_keys::find_by_hash(&self.0.db, &hash)).await?.ok_or(Refused::Invalid)?;
+        let same = verify_slices_are_equal(&found.hash, &hash).is_ok();
+        if !same || found.key.revoked_at.is_some() || found.tenant_status == Status::Deleted {
+            return Err(Refused::Invalid);
+        }
+        let key = found.key;
+        let credential = match key.kind {
+            KeyKind::ApiKey => Credential::ApiKey(key.id),
+            KeyKind::UrlToken => Credential::UrlToken(key.id),
+        };
+        let caller = Caller::new(CallerData {
+            principal: Principal { tenant: key.tenant_id, credential },
+            tenant_name: found.tenant_name,
+            plan: found.tenant_plan,
+            credential_name: key.name,
+            scopes: key.scopes,
+            expires_at: key.expires_at,
+        });
+        if expired(&caller, self.0.clock.now()) {
+            return Err(Refused::Invalid);
+        }
+        let noted = AtomicI64::new(i64::MIN);
+        Ok(Arc::new(Known { caller, status: found.tenant_status, key: Some(key.id), noted }))
+    }
+
+    async fn load_jwt(&self, token: &str) -> Result<Arc<Known>, Refused> {
+        let claims = self.0.jwt.verify(token).await?;
+        let tenant = self.tenant(claims.tenant).await?;
+        let caller = Caller::new(CallerData {
+            principal: Principal { tenant: tenant.id, credential: Credential::Jwt(claims.digest) },
+            tenant_name: tenant.name.clone(),
+            plan: tenant.plan.clone(),
+            credential_name: storable(&claims.subject, jwt::MAX_SUBJECT),
+            scopes: claims.scopes,
+            expires_at: Some(claims.ends_at),
+        });
+        Ok(Arc::new(Known { caller, status: tenant.status, key: None, noted: AtomicI64::new(i64::MIN) }))
+    }
+
+    /// What changes without a look-up: the time.
+    fn admit(&self, known: &Known) -> Result<Caller, Refused> {
+        let now = self.0.clock.now();
+        if expired(&known.caller, now) {
+            return Err(Refused::Invalid);
+        }
+        let caller = standing(known.caller.clone(), known.status)?;
+        if let Some(key) = known.key {
+            let tick = self.0.clock.monotonic_micros();
+            if tick.saturating_sub(known.noted.load(Ordering::Relaxed)) >= NOTE_EVERY {
+                known.noted.store(tick, Ordering::Relaxed);
+                self.0.last_used.note(key, now);
+            }
+        }
+        Ok(caller)
+    }
+
+    /// Asks the database, unless it has just failed.
+    async fn ask<T>(&self, query: impl Future<Output = Result<T>>) -> Result<T, Refused> {
+        let clock = &self.0.clock;
+        if clock.monotonic_micros() < self.0.down_until.load(Ordering::Relaxed) {
+            return Err(Refused::Unavailable);
+        }
+        query.await.map_err(|error| {
+            tracing::warn!(?error, "a credential could not be looked up");
+            let broken_row = matches!(
+                error,
+                Error::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+                    | Error::Internal(_)
+            );
+            if !broken_row {
+                let until = clock.monotonic_micros().saturating_add(DOWN_FOR);
+                self.0.down_until.store(until, Ordering::Relaxed);
+            }
+            Refused::Unavailable
+        })
+    }
+}
+
+fn expired(caller: &Caller, now: Timestamp) -> bool {
+    caller.data().expires_at.is_some_and(|end| end <= now)
+}
+
+fn standing(caller: Caller, status: Status) -> Result<Caller, Refused> {
+    match status {
+        Status::Active => Ok(caller),
+        Status::Suspended => Err(Refused::Suspended { tenant_name: caller.data().tenant_name.clone() }),
+        Status::Deleted => Err(Refused::Invalid),
+    }
+}
+
+/// A credential's name in history and call records: `key_...`, or `jwt_...` with the digest of issuer and subject.
+#[must_use]
+pub fn label(credential: &Credential) -> String {
+    match credential {
+        Credential::ApiKey(id) | Credential::UrlToken(id) => id.to_string(),
+        Credential::Jwt(digest) => format!("jwt_{digest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Tool calls that were made: rows and SQL.
+
+use std::ops::Range;
+
+use serde::Serialize;
+use sqlx::FromRow;
+
+use super::{Db, Listed, Page, Pools};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::id::{CallId, TenantId};
+
+/// One logical tool call.
+#[derive(Debug, Clone, FromRow)]
+pub struct CallRow {
+    /// Its id.
+    pub id: CallId,
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// The credential that made it: `key_...` or `jwt_...`.
+    pub credential: String,
+    /// The server that the tool belongs to.
+    pub server: String,
+    /// The tool.
+    pub tool: String,
+    /// How it ended.
+    pub outcome: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, in microseconds.
+    pub duration_us: i64,
+    /// The size of its arguments.
+    pub request_bytes: i64,
+    /// The size of its result.
+    pub result_bytes: i64,
+    /// What an error quotes, and what the logs are searched for.
+    pub correlation_id: String,
+}
+
+/// A call on its way into the database; the names are those of the columns.
+#[derive(Serialize)]
+pub(crate) struct NewCall<'a> {
+    pub(crate) id: CallId,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) credential: String,
+    pub(crate) server: String,
+    pub(crate) tool: String,
+    pub(crate) outcome: &'a str,
+    pub(crate) started_at: i64,
+    pub(crate) duration_us: i64,
+    pub(crate) request_bytes: i64,
+    pub(crate) result_bytes: i64,
+    pub(crate) correlation_id: String,
+}
+
+/// Inserts calls in one statement; one that is there already stays as it is, so a batch may be sent again. The
+/// engines read a list from JSON each in its own way.
+pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall<'_>]) -> Result<()> {
+    let list = serde_json::to_string(batch).map_err(|error| Error::Internal(error.to_string()))?;
+    match db.pools() {
+        // `where true` tells SQLite's parser that `on` is not a join's.
+        Pools::Sqlite { write, .. } => on_pool!(db, write, |conn| {
+            sqlx::query(
+            "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
+                                request_bytes, result_bytes, correlation_id)
+             select value ->> 'id', value ->> 'tenant_id', value ->> 'credential', value ->> 'server',
+                    value ->> 'tool', value ->> 'outcome', value ->> 'started_at', value ->> 'duration_us',
+                    value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'correlation_id'
+             from json_each($1) where true
+             on conflict (id) do nothing"
+        )
+        .bind(list)
+        .execute(conn)
+        })
+        .map(|_| ()),
+        Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
+            sqlx::query(
+            "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
+                                request_bytes, result_bytes, correlation_id)
+             select id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
+                    request_bytes, result_bytes, correlation_id
+             from json_to_recordset(cast($1 as json)) as r
+                  (id text, tenant_id text, credential text, server text, tool text, outcome text,
+                   started_at bigint, duration_us bigint, request_bytes bigint, result_bytes bigint,
+                   correlation_id text)
+             on conflict (id) do nothing"
+        )
+        .bind(list)
+        .execute(conn)
+        })
+        .map(|_| ()),
+    }
+}
+
+/// A tenant's calls that began within `range`, in the order in which they began.
+pub(crate) async fn list_tenant(
+    db: &Db,
+    tenant: TenantId,
+    range: Range<Timestamp>,
+    page: Page<CallId>,
+) -> Result<Listed<CallRow>> {
+    let start = start_of(db, tenant, range.start, page).await?;
+    let rows = on_reader!(db, |conn| sqlx::query_as(
+        "select id, tenant_id, credential, server, tool, outcome, started_at, duration_us, request_bytes,
+                result_bytes, correlation_id
+         from calls
+         where tenant_id = $1 and (started_at, id) > ($2, $3) and started_at < $4
+         order by started_at, id
+         limit $5"
+    )
+    .bind(tenant)
+    .bind(start)
+    .bind(page.after_text())
+    .bind(range.end)
+    .bind(page.fetch())
+    .fetch_all(conn))?;
+    Ok(page.cut(rows))
+}
+
+/// The calls of one credential that began within `range`, in the order in which they began.
+pub(crate) async fn list_credential(
+    db: &Db,
+    tenant: TenantId,
+    credential: &str,
+    range: Range<Timestamp>,
+    page: Page<CallId>,
+) -> Result<Listed<CallRow>> {
+    let start = start_of(db, tenant, range.start, page).await?;
+    let rows = on_reader!(db, |conn| sqlx::query_as(
+        "select id, tenant_id, credential, server, tool, outcome, started_at, duration_us, request_bytes,
+                result_bytes, correlation_id
+         from calls
+         where tenant_id = $1 and credential = $2 and (started_at, id) > ($3, $4) and started_at < $5
+         order by started_at, id
+         limit $6"
+    )
+    .bind(tenant)
+    .bind(credential)
+    .bind(start)
+    .bind(page.after_text())
+    .bind(range.end)
+    .bind(page.fetch())
+    .fetch_all(conn))?;
+    Ok(page.cut(rows))
+}
+
+/// When the call that a page comes after began, never before the range; the range's end of time for a call
+/// that the tenant does not have, so that a foreign cursor finds nothing.
+async fn start_of(db: &Db, tenant: TenantId, from: Timestamp, page: Page<CallId>) -> Result<Timestamp> {
+    let Some(after) = page.after else { return Ok(from) };
+    let began: Option<Timestamp> = on_reader!(db, |conn| sqlx::query_scalar(
+        "select started_at from calls where tenant_id = $1 and id = $2"
+    )
+    .bind(tenant)
+    .bind(after)
+    .fetch_optional(conn))?;
+    Ok(began.map_or(Timestamp::from_micros(i64::MAX), |began| began.max(from)))
+}

@@ -1,0 +1,108 @@
+//! Tenants: row and SQL. What may be done to one is in [`crate::tenants`].
+
+use sqlx::FromRow;
+
+use super::{Db, Listed, Page, Tx};
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::id::TenantId;
+
+text_enum! {
+    /// Where a tenant stands.
+    pub enum Status {
+        /// Its credentials work.
+        Active = "active",
+        /// Its credentials are known, and refused with a message of its own.
+        Suspended = "suspended",
+        /// Gone for everybody; kept for the ledger and the audit trail.
+        Deleted = "deleted",
+    }
+}
+
+/// A customer organisation of the operator.
+#[derive(Debug, Clone, FromRow)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name; unique among those that are not deleted.
+    pub name: String,
+    /// Where it stands.
+    pub status: Status,
+    /// The plan that it is on.
+    pub plan: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+pub(crate) async fn insert(tx: &mut Tx, id: TenantId, name: &str, now: Timestamp) -> Result<Tenant> {
+    in_tx!(tx, |conn| sqlx::query_as(
+        "insert into tenants (id, name, status, created_at, updated_at)
+         values ($1, $2, 'active', $3, $3)
+         returning id, name, status, plan, created_at, updated_at"
+    )
+    .bind(id)
+    .bind(name)
+    .bind(now)
+    .fetch_one(conn))
+}
+
+/// One tenant, unless it is deleted.
+pub(crate) async fn get(db: &Db, id: TenantId) -> Result<Option<Tenant>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, name, status, plan, created_at, updated_at
+         from tenants
+         where id = $1 and status <> 'deleted'"
+    )
+    .bind(id)
+    .fetch_optional(conn))
+}
+
+/// One tenant, unless it is deleted; until the transaction ends, nobody else can change it.
+pub(crate) async fn lock(tx: &mut Tx, id: TenantId) -> Result<Option<Tenant>> {
+    // An update that changes nothing takes the row's lock on PostgreSQL; SQLite's writer is alone anyway.
+    in_tx!(tx, |conn| sqlx::query_as(
+        "update tenants set updated_at = updated_at
+         where id = $1 and status <> 'deleted'
+         returning id, name, status, plan, created_at, updated_at"
+    )
+    .bind(id)
+    .fetch_optional(conn))
+}
+
+pub(crate) async fn find_by_name(db: &Db, name: &str) -> Result<Option<Tenant>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, name, status, plan, created_at, updated_at
+         from tenants
+         where name = $1 and status <> 'deleted'"
+    )
+    .bind(name)
+    .fetch_optional(conn))
+}
+
+pub(crate) async fn list(db: &Db, page: Page<TenantId>) -> Result<Listed<Tenant>> {
+    let rows = on_reader!(db, |conn| sqlx::query_as(
+        "select id, name, status, plan, created_at, updated_at
+         from tenants
+         where id > $1 and status <> 'deleted'
+         order by id
+         limit $2"
+    )
+    .bind(page.after_text())
+    .bind(page.fetch())
+    .fetch_all(conn))?;
+    Ok(page.cut(rows))
+}
+
+pub(crate) async fn set_status(tx: &mut Tx, id: TenantId, status: Status, now: Timestamp) -> Result<Tenant> {
+    in_tx!(tx, |conn| sqlx::query_as(
+        "update tenants set status = $2, updated_at = $3
+         where id = $1
+         returning id, name, status, plan, created_at, updated_at"
+    )
+    .bind(id)
+    .bind(status)
+    .bind(now)
+    .fetch_one(conn))
+}

@@ -1,0 +1,41 @@
+//! Databases for unit tests: SQLite always, and PostgreSQL where the environment names a server.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::Db;
+use crate::config::{self, Millis};
+
+/// The configuration of a database for a test.
+pub(crate) fn config(url: &str) -> config::Database {
+    config::Database {
+        url: url.to_owned().into(),
+        max_connections: 4,
+        acquire_timeout: Millis::new(5000),
+        statement_timeout: Millis::new(5000),
+    }
+}
+
+async fn migrated(url: &str) -> Db {
+    let db = Db::connect(&config(url)).await.expect("a database");
+    db.migrate().await.expect("migrations");
+    db
+}
+
+/// Runs a test on a fresh database of each engine. PostgreSQL takes part where `WEIR_TEST_POSTGRES` holds the
+/// URL of a server on which databases may be created, such as `postgres://postgres@127.0.0.1`.
+pub(crate) async fn on_every_engine(test: impl AsyncFn(Db)) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = migrated(&format!("sqlite:{}", dir.path().join("weir.db").display())).await;
+    test(db.clone()).await;
+    db.close().await;
+
+    #[expect(clippy::disallowed_methods, reason = "names a service for tests, not a setting of Weir")]
+    let Ok(server) = std::env::var("WEIR_TEST_POSTGRES") else { return };
+    let name = format!("weir_test_{}", uuid::Uuid::now_v7().simple());
+    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.expect("a server");
+    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.expect("created");
+    let db = migrated(&format!("{server}/{name}")).await;
+    test(db.clone()).await;
+    db.close().await;
+    sqlx::query(AssertSqlSafe(format!("drop database {name}"))).execute(&mut admin).await.expect("dropped");
+}
