@@ -1,0 +1,57 @@
+# Every check of this project. `make test` runs all of them in order and is what CI runs; each can be run alone.
+# What is missing on the machine is installed by scripts/tool. A missing tool is a failure, never a skip.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres doctest conformance clients
+
+# The example server that the client stories run against.
+CLIENTS_EXAMPLE ?= conformance
+
+.PHONY: help test $(RECIPES)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
+
+test: ## everything below, in this order; stops at the first failure
+	@scripts/recipes $(RECIPES)
+
+tools: ## install what is missing
+	@scripts/tool all >/dev/null
+
+fmt: ## formatting of the Rust code
+	cargo fmt --check
+
+shell: ## shellcheck over every shell script
+	@"$$(scripts/tool shellcheck)" --external-sources --source-path=SCRIPTDIR \
+		scripts/lib.sh $$(grep -lE '^#!/usr/bin/env bash' scripts/* .ci/*)
+
+machete: ## dependencies that nobody uses
+	"$$(scripts/tool cargo-machete)"
+
+deny: ## licences, banned and foreign crates (deny.toml)
+	"$$(scripts/tool cargo-deny)" --locked check bans licenses sources
+
+clippy: ## lints, all targets, warnings are errors
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc: ## documentation with private items, warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+test-sqlite: ## unit and front-door tests on SQLite
+	env -u WEIR_TEST_DATABASE_URL -u WEIR_TEST_REDIS_URL "$$(scripts/tool cargo-nextest)" nextest run --locked
+
+test-postgres: ## the same tests on a private PostgreSQL (and Redis)
+	scripts/with-services "$$(scripts/tool cargo-nextest)" nextest run --locked
+
+doctest: ## examples in the documentation, which nextest does not run
+	cargo test --locked --doc
+
+conformance: ## the official conformance suite, both revisions
+	scripts/conformance
+
+clients: ## the story of tests/clients with every real client
+	scripts/with-server $(CLIENTS_EXAMPLE) bash -c 'scripts/clients --url "$$SERVER_URL" \
+		--sse-url "$$SERVER_SSE_URL" --key "$$SERVER_KEY" --token "$$SERVER_TOKEN"'

@@ -1,0 +1,217 @@
+#!/usr/bin/env node
+// One story told by a real TypeScript MCP client: connect, list, read, call, fail, see progress, cancel, close.
+//
+// `--sdk` decides which client this is; `peers.mjs` hides what differs between versions. Prints one JSON line
+// per step and exits with 0 when every step went well, with 1 otherwise.
+
+import { parseArgs } from 'node:util';
+import { connect } from './peers.mjs';
+
+const STEP_MS = 15_000;
+const MAX_PAGES = 50;
+const NEEDED_TOOLS = ['dns_resolve', 'get_status', 'slow_count', 'slow_count_cancelled'];
+const INVALID_PARAMS = -32602;
+
+const { values: args } = parseArgs({
+  options: {
+    url: { type: 'string' },
+    'sse-url': { type: 'string' },
+    key: { type: 'string' },
+    token: { type: 'string', default: '' },
+    transport: { type: 'string' },
+    revision: { type: 'string', default: '' },
+    sdk: { type: 'string' },
+  },
+});
+for (const name of ['url', 'sse-url', 'key', 'transport', 'sdk']) {
+  if (!args[name]) {
+    console.error(`--${name} is required (transport: streamable, sse, modern or pinned)`);
+    process.exit(2);
+  }
+}
+
+// A key of the same shape that nobody owns.
+const otherKey = (key) => key && key.slice(0, -1) + (key.endsWith('A') ? 'B' : 'A');
+const secrets = [args.key, args.token, otherKey(args.key), otherKey(args.token)].filter(Boolean);
+
+// Prints one step; never prints a credential.
+function line(step, ok, started, facts) {
+  let text = JSON.stringify({ step, ok, ms: Math.round(performance.now() - started), ...facts });
+  for (const secret of secrets) text = text.replaceAll(secret, '***');
+  console.log(text);
+}
+
+class TimedOut extends Error {}
+
+async function within(ms, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new TimedOut(`no answer within ${ms} ms`)), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+// Runs one step under its time limit; what it returns is printed as facts. False when it failed.
+async function step(name, action) {
+  const started = performance.now();
+  try {
+    line(name, true, started, (await within(STEP_MS, action())) ?? {});
+    return true;
+  } catch (error) {
+    line(name, false, started, { error: `${error?.name}: ${error?.message}`.slice(0, 500) });
+    return false;
+  }
+}
+
+function require(condition, message) {
+  if (!condition) throw new Error(message);
+}
+
+const textOf = (result) => result.content.map((item) => item.text ?? '').join('\n');
+
+async function everyPage(fetch, field) {
+  const entries = [];
+  let cursor;
+  for (let page = 1; page <= MAX_PAGES; page++) {
+    const result = await fetch(cursor ? { cursor } : undefined);
+    entries.push(...result[field]);
+    cursor = result.nextCursor;
+    if (!cursor) return { entries, pages: page };
+  }
+  throw new Error(`${field} did not end after ${MAX_PAGES} pages`);
+}
+
+async function cancelledCalls(client) {
+  return Number(textOf(await client.callTool({ name: 'slow_count_cancelled', arguments: {} })));
+}
+
+// The steps, in the order in which they are told. Each takes the connected peer.
+const steps = {
+  async revision({ revision }) {
+    const wanted = args.revision.split(',').filter(Boolean);
+    require(!wanted.length || wanted.includes(revision), `negotiated ${revision}, wanted one of ${wanted}`);
+    return { revision };
+  },
+  async list_tools({ client }) {
+    const { entries, pages } = await everyPage((params) => client.listTools(params), 'tools');
+    const names = entries.map((tool) => tool.name);
+    const missing = NEEDED_TOOLS.filter((name) => !names.includes(name));
+    require(!missing.length, `missing ${missing} in ${names}`);
+    require(new Set(names).size === names.length, `a tool is listed twice: ${names}`);
+    return { tools: names.length, pages };
+  },
+  async list_resources({ client }) {
+    const { entries } = await everyPage((params) => client.listResources(params), 'resources');
+    const uris = entries.map((resource) => resource.uri);
+    require(uris.includes('config://account/settings'), `no config://account/settings in ${uris}`);
+    return { resources: uris.length };
+  },
+  async list_templates({ client }) {
+    const { entries } = await everyPage((params) => client.listResourceTemplates(params), 'resourceTemplates');
+    const uris = entries.map((template) => template.uriTemplate);
+    require(uris.includes('logs://calls/{date}'), `no logs://calls/{date} in ${uris}`);
+    return { templates: uris.length };
+  },
+  async read_settings({ client }) {
+    const result = await client.readResource({ uri: 'config://account/settings' });
+    require(result.contents[0].text, 'the settings are empty');
+    return { bytes: result.contents[0].text.length };
+  },
+  async get_prompt({ client }) {
+    const { entries } = await everyPage((params) => client.listPrompts(params), 'prompts');
+    require(entries.length, 'no prompt is listed');
+    const needed = (entries[0].arguments ?? []).filter((argument) => argument.required);
+    const values = Object.fromEntries(needed.map((argument) => [argument.name, 'host.test.weir']));
+    const result = await client.getPrompt({ name: entries[0].name, arguments: values });
+    require(result.messages.length, 'the prompt has no messages');
+    return { prompt: entries[0].name, messages: result.messages.length };
+  },
+  async call_tool({ client }) {
+    const result = await client.callTool({ name: 'dns_resolve', arguments: { name: 'host.test.weir', type: 'A' } });
+    require(!result.isError, `isError: ${textOf(result)}`);
+    require(textOf(result).includes('192.0.2.7'), `no 192.0.2.7 in: ${textOf(result)}`);
+  },
+  async business_error({ client }) {
+    const asked = { name: 'missing.test.weir', type: 'A' };
+    const result = await client.callTool({ name: 'dns_resolve', arguments: asked });
+    require(result.isError, `not isError: ${textOf(result)}`);
+    require(textOf(result), 'isError without a text');
+    return { text: textOf(result).slice(0, 120) };
+  },
+  async wrong_argument({ client }) {
+    const result = await client.callTool({ name: 'dns_resolve', arguments: { name: 'host.test.weir', type: 7 } });
+    require(result.isError, `not isError: ${textOf(result)}`);
+    require(/\btype\b/.test(textOf(result)), `argument \`type\` not named in: ${textOf(result)}`);
+    return { text: textOf(result).slice(0, 120) };
+  },
+  async progress({ call, progressOnWire }) {
+    progressOnWire.length = 0;
+    const heard = [];
+    const options = { onprogress: (one) => heard.push(one.progress) };
+    const result = await call('slow_count', { steps: 5, delay_ms: 50 }, options);
+    require(!result.isError, `isError: ${textOf(result)}`);
+    const sent = progressOnWire.map((one) => `${one.progress}/${one.total}`).join();
+    require(sent === '1/5,2/5,3/5,4/5,5/5', `progress on the wire was ${sent}`);
+    // SDK 1.x drops a progress notification that arrives in one piece with the result, so the last may be missing.
+    require('1,2,3,4,5'.startsWith(heard.join()) && heard.length >= 4, `the callback heard ${heard}`);
+    return { heard: heard.length };
+  },
+  async cancellation({ client, call }) {
+    const before = await cancelledCalls(client);
+    const started = performance.now();
+    const abort = new AbortController();
+    const options = { signal: abort.signal, onprogress: () => abort.abort('the story cancels') };
+    const outcome = await call('slow_count', { steps: 200, delay_ms: 100 }, options).then(
+      () => 'a result',
+      () => 'cancelled',
+    );
+    require(outcome === 'cancelled' && abort.signal.aborted, `the call ended with ${outcome}`);
+    let after = before;
+    while (after <= before && performance.now() - started < STEP_MS - 5000) after = await cancelledCalls(client);
+    require(after === before + 1, `${before} cancelled calls before, ${after} after`);
+    return { before, after };
+  },
+  async unknown_tool({ client }) {
+    const result = await client.callTool({ name: 'no_such_tool', arguments: {} }).catch((error) => ({ error }));
+    require(result.error, `a result instead of a protocol error: ${JSON.stringify(result)}`);
+    require(result.error.code === INVALID_PARAMS, `code ${result.error.code}, wanted ${INVALID_PARAMS}`);
+    return { code: result.error.code, message: result.error.message };
+  },
+};
+
+// With a wrong credential the connection (or, where connecting is silent, the first request) fails, soon.
+async function refused() {
+  const wrong = { ...args, key: otherKey(args.key), token: otherKey(args.token) };
+  let peer;
+  try {
+    peer = await connect(wrong);
+    await peer.client.listTools();
+  } catch (error) {
+    const told = `${error?.message} ${error?.code} ${error?.status ?? error?.data?.status}`;
+    require(/\b401\b/.test(told), `refused with ${error?.name}: ${told}`);
+    return { error: `${error?.name}: ${error?.message}`.slice(0, 300) };
+  } finally {
+    await peer?.client.close();
+  }
+  throw new Error('connected with a wrong credential');
+}
+
+async function tell() {
+  let peer;
+  const connected = await step('connect', async () => {
+    peer = await connect(args);
+    return { sdk: `typescript ${args.sdk}` };
+  });
+  if (!connected) return false;
+  for (const [name, action] of Object.entries(steps)) {
+    if (!(await step(name, () => action(peer)))) return false;
+  }
+  return (await step('close', () => peer.close())) && (await step('wrong_key', refused));
+}
+
+// Leave at once: a transport that still holds a stream open must not turn a finished story into a hang.
+process.exit((await tell()) ? 0 : 1);

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""One story told by a real Python MCP client: connect, list, read, call, fail, see progress, cancel, close.
+
+The installed version of `mcp` decides which client this is; `peers.py` hides what differs between versions.
+Prints one JSON line per step and exits with 0 when every step went well, with 1 otherwise.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+import anyio
+from peers import Peer, connect, field, protocol_error
+
+STEP_SECONDS = 15
+NEEDED_TOOLS = {"dns_resolve", "get_status", "slow_count", "slow_count_cancelled"}
+
+
+class Failed(Exception):
+    """A step saw something else than the story tells."""
+
+
+def require(condition: object, message: str) -> None:
+    """Fail the running step with `message` unless `condition` holds."""
+    if not condition:
+        raise Failed(message)
+
+
+class Report:
+    """Prints the steps; never prints a credential."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        self.secrets = [secret for secret in secrets if secret]
+
+    def line(self, step: str, ok: bool, started: float, **facts: Any) -> None:
+        facts = {"step": step, "ok": ok, "ms": round((time.monotonic() - started) * 1000), **facts}
+        text = json.dumps(facts, ensure_ascii=False, default=str)
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        print(text, flush=True)
+
+    async def step(self, name: str, action: Callable[[], Awaitable[dict[str, Any] | None]]) -> None:
+        """Run one step under its time limit; what it returns is printed as facts."""
+        started = time.monotonic()
+        try:
+            with anyio.fail_after(STEP_SECONDS):
+                facts = await action() or {}
+        except Exception as error:
+            self.line(name, False, started, error=describe(error))
+            raise Failed(f"step {name}") from None
+        self.line(name, True, started, **facts)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The single errors inside of (nested) exception groups: transports run in task groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+def describe(error: BaseException) -> str:
+    return "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves(error))[:500]
+
+
+def text_of(result: Any) -> str:
+    return "\n".join(item.text for item in result.content if getattr(item, "text", None) is not None)
+
+
+class Story:
+    """The steps, in the order in which they are told, on one connected peer."""
+
+    def __init__(self, peer: Peer, revisions: list[str]) -> None:
+        self.peer = peer
+        self.revisions = revisions
+
+    async def revision(self) -> dict[str, Any]:
+        seen = self.peer.revision
+        require(not self.revisions or seen in self.revisions, f"negotiated {seen}, wanted one of {self.revisions}")
+        return {"revision": seen}
+
+    async def list_tools(self) -> dict[str, Any]:
+        tools, pages = await self.peer.list_all("tools")
+        names = [tool.name for tool in tools]
+        require(NEEDED_TOOLS <= set(names), f"missing {sorted(NEEDED_TOOLS - set(names))} in {names}")
+        require(len(set(names)) == len(names), f"a tool is listed twice: {names}")
+        return {"tools": len(names), "pages": pages}
+
+    async def list_resources(self) -> dict[str, Any]:
+        resources, _ = await self.peer.list_all("resources")
+        uris = [str(resource.uri) for resource in resources]
+        require("config://account/settings" in uris, f"no config://account/settings in {uris}")
+        return {"resources": len(uris)}
+
+    async def list_templates(self) -> dict[str, Any]:
+        templates, _ = await self.peer.list_all("resource_templates")
+        uris = [field(template, "uriTemplate") for template in templates]
+        require("logs://calls/{date}" in uris, f"no logs://calls/{{date}} in {uris}")
+        return {"templates": len(uris)}
+
+    async def read_settings(self) -> dict[str, Any]:
+        result = await self.peer.read_resource("config://account/settings")
+        text = result.contents[0].text
+        require(text, "the settings are empty")
+        return {"bytes": len(text)}
+
+    async def get_prompt(self) -> dict[str, Any]:
+        prompts, _ = await self.peer.list_all("prompts")
+        require(prompts, "no prompt is listed")
+        wanted = {argument.name: "host.test.weir" for argument in prompts[0].arguments or [] if argument.required}
+        result = await self.peer.get_prompt(prompts[0].name, wanted)
+        require(result.messages, "the prompt has no messages")
+        return {"prompt": prompts[0].name, "messages": len(result.messages)}
+
+    async def call_tool(self) -> dict[str, Any]:
+        result = await self.peer.call("dns_resolve", {"name": "host.test.weir", "type": "A"})
+        require(not field(result, "isError"), f"isError: {text_of(result)}")
+        require("192.0.2.7" in text_of(result), f"no 192.0.2.7 in: {text_of(result)}")
+
+    async def business_error(self) -> dict[str, Any]:
+        result = await self.peer.call("dns_resolve", {"name": "missing.test.weir", "type": "A"})
+        require(field(result, "isError"), f"not isError: {text_of(result)}")
+        require(text_of(result), "isError without a text")
+        return {"text": text_of(result)[:120]}
+
+    async def wrong_argument(self) -> dict[str, Any]:
+        result = await self.peer.call("dns_resolve", {"name": "host.test.weir", "type": 7})
+        require(field(result, "isError"), f"not isError: {text_of(result)}")
+        require(re.search(r"\btype\b", text_of(result)), f"argument `type` not named in: {text_of(result)}")
+        return {"text": text_of(result)[:120]}
+
+    async def progress(self) -> None:
+        seen: list[tuple[float, float | None]] = []
+
+        async def on_progress(progress: float, total: float | None, *_: Any) -> None:
+            seen.append((progress, total))
+
+        result = await self.peer.call("slow_count", {"steps": 5, "delay_ms": 50}, on_progress)
+        require(not field(result, "isError"), f"isError: {text_of(result)}")
+        require(seen == [(step, 5) for step in range(1, 6)], f"progress was {seen}")
+
+    async def cancellation(self) -> dict[str, Any]:
+        before = await self.cancelled_calls()
+        started = time.monotonic()
+        await self.peer.cancel_after_first_progress("slow_count", {"steps": 200, "delay_ms": 100})
+        after = before
+        while after <= before and time.monotonic() - started < STEP_SECONDS - 5:
+            after = await self.cancelled_calls()
+        require(after == before + 1, f"{before} cancelled calls before, {after} after")
+        return {"before": before, "after": after}
+
+    async def cancelled_calls(self) -> int:
+        return int(text_of(await self.peer.call("slow_count_cancelled", {})))
+
+    async def unknown_tool(self) -> dict[str, Any]:
+        try:
+            result = await self.peer.call("no_such_tool", {})
+        except Exception as error:
+            found = protocol_error(error)
+            require(found, f"not a protocol error: {describe(error)}")
+            require(found.code == -32602, f"code {found.code}, wanted -32602: {found.message}")
+            return {"code": found.code, "message": found.message}
+        raise Failed(f"a result instead of a protocol error: {text_of(result)}")
+
+    def steps(self) -> list[Callable[[], Awaitable[dict[str, Any] | None]]]:
+        return [
+            self.revision, self.list_tools, self.list_resources, self.list_templates, self.read_settings,
+            self.get_prompt, self.call_tool, self.business_error, self.wrong_argument, self.progress,
+            self.cancellation, self.unknown_tool,
+        ]  # fmt: skip
+
+
+def other_key(key: str) -> str:
+    """A key of the same shape that nobody owns."""
+    return key[:-1] + ("A" if key[-1] != "A" else "B")
+
+
+async def refused(args: argparse.Namespace) -> dict[str, Any]:
+    """With a wrong credential the connection fails, soon, and says why."""
+    wrong = argparse.Namespace(**{**vars(args), "key": other_key(args.key)})
+    if args.token:
+        wrong.token = other_key(args.token)
+    try:
+        async with connect(wrong) as peer:
+            await peer.list_all("tools")  # a pinned client says nothing before its first request
+    except Exception as error:
+        # 2.x hands on the JSON-RPC error of the body in place of the status.
+        told = describe(error)
+        require("401" in told or any(protocol_error(leaf) for leaf in leaves(error)), f"refused with {told}")
+        return {"error": told}
+    raise Failed("connected with a wrong credential")
+
+
+async def tell(args: argparse.Namespace) -> None:
+    report = Report([args.key, args.token, other_key(args.key), other_key(args.token) if args.token else ""])
+    started = time.monotonic()
+    current = "connect"
+    try:
+        with anyio.fail_after(STEP_SECONDS * 4):
+            async with connect(args) as peer:
+                report.line("connect", True, started, sdk=f"python mcp {version('mcp')}")
+                story = Story(peer, [one for one in args.revision.split(",") if one])
+                current = "story"
+                for action in story.steps():
+                    await report.step(action.__name__, action)
+                started, current = time.monotonic(), "close"
+        report.line("close", True, started)
+    except Exception as error:
+        if not any(isinstance(leaf, Failed) for leaf in leaves(error)):
+            report.line(current, False, started, error=describe(error))
+        raise SystemExit(1) from None
+    await report.step("wrong_key", lambda: refused(args))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", required=True, help="the /mcp endpoint")
+    parser.add_argument("--sse-url", required=True, help="the /sse endpoint")
+    parser.add_argument("--key", required=True, help="API key for the Authorization header")
+    parser.add_argument("--token", default="", help="URL token: stands in ?token= and no header is sent")
+    parser.add_argument("--transport", required=True, choices=["streamable", "sse", "modern", "pinned"])
+    parser.add_argument("--revision", default="", help="accepted revisions, comma separated; empty: any")
+    try:
+        anyio.run(tell, parser.parse_args())
+    except Failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
