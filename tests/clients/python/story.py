@@ -18,6 +18,7 @@ import anyio
 from peers import Peer, connect, field, protocol_error
 
 STEP_SECONDS = 15
+STORY_SECONDS = 40
 NEEDED_TOOLS = {"dns_resolve", "get_status", "slow_count", "slow_count_cancelled"}
 
 
@@ -200,8 +201,9 @@ async def tell(args: argparse.Namespace) -> None:
     started = time.monotonic()
     current = "connect"
     try:
-        with anyio.fail_after(STEP_SECONDS * 4):
+        with anyio.fail_after(STEP_SECONDS) as limit:
             async with connect(args) as peer:
+                limit.deadline = anyio.current_time() + STORY_SECONDS
                 report.line("connect", True, started, sdk=f"python mcp {version('mcp')}")
                 story = Story(peer, [one for one in args.revision.split(",") if one])
                 current = "story"
