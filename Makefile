@@ -41,7 +41,8 @@ doc: ## documentation with private items, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 test-sqlite: ## unit and front-door tests on SQLite
-	env -u WEIR_TEST_DATABASE_URL -u WEIR_TEST_REDIS_URL "$$(scripts/tool cargo-nextest)" nextest run --locked
+	env -u WEIR_TEST_DATABASE_URL -u WEIR_TEST_POSTGRES -u WEIR_TEST_REDIS_URL \
+		"$$(scripts/tool cargo-nextest)" nextest run --locked
 
 test-postgres: ## the same tests on a private PostgreSQL (and Redis)
 	scripts/with-services "$$(scripts/tool cargo-nextest)" nextest run --locked

@@ -5,7 +5,8 @@ set -euo pipefail
 
 # shellcheck disable=SC2034 # used by those who source this
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export WEIR_TEST_HOME=${WEIR_TEST_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/weir-test}
+# Not exported: Weir refuses to start with a WEIR_ variable that is no setting.
+WEIR_TEST_HOME=${WEIR_TEST_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/weir-test}
 KEEP_KEYS=3 # per kind: enough for a few checkouts at different revisions
 
 say() { printf '%s\n' "$*" >&2; }
