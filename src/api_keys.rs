@@ -27,6 +27,14 @@ pub struct NewKey {
     pub expires_at: Option<Timestamp>,
 }
 
+impl NewKey {
+    /// A key that reaches everything its tenant may, without an end.
+    #[must_use]
+    pub fn new(kind: KeyKind, name: &str) -> Self {
+        Self { kind, name: name.to_owned(), scopes: Scopes::default(), expires_at: None }
+    }
+}
+
 /// Creates a key for a tenant that is not deleted. The secret cannot be had again.
 ///
 /// # Errors

@@ -57,7 +57,7 @@ impl From<jiff::Timestamp> for Timestamp {
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC, as the API prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.to_jiff(), f)
+        write!(f, "{:.6}", self.to_jiff())
     }
 }
 
@@ -121,6 +121,12 @@ impl Clock {
             Source::System { started } => i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
             Source::Manual(hand) => hand.load(Ordering::Acquire),
         }
+    }
+
+    /// How long ago `started` was, a value of [`Clock::monotonic_micros`].
+    #[must_use]
+    pub fn elapsed_since(&self, started: i64) -> Duration {
+        Duration::from_micros(u64::try_from(self.monotonic_micros() - started).unwrap_or(0))
     }
 
     /// Moves a manual clock on. A system clock takes no notice.

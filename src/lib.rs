@@ -2,22 +2,38 @@
 //!
 //! The modules, in reading order; `docs/ARCHITECTURE.md` is the map.
 
+// The state, and the service as a function of it.
+pub mod app;
+pub mod serve;
+
+// The front door.
+pub mod http;
+pub mod mcp;
+
+// Nouns: what the front door leads to.
 pub mod api_keys;
 pub mod audit;
 pub mod caller;
 pub mod calls;
+pub mod credentials;
+pub mod hooks;
+pub mod limits;
+pub mod operator_keys;
+pub mod policy;
+pub mod providers;
+pub mod session_history;
+pub mod settings;
+pub mod tenants;
+pub mod usage;
+
+// What everything stands on.
 pub mod clock;
 pub mod config;
-pub mod credentials;
 pub mod db;
 pub mod dns;
 pub mod egress;
 pub mod error;
 pub mod id;
-pub mod operator_keys;
-pub mod policy;
-pub mod session_history;
-pub mod settings;
+pub mod seal;
 pub mod tasks;
 pub mod telemetry;
-pub mod tenants;

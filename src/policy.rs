@@ -184,6 +184,18 @@ pub trait Guarded {
     fn risk(&self) -> Risk;
 }
 
+impl<T: Guarded> Guarded for &T {
+    fn server(&self) -> &str {
+        T::server(self)
+    }
+    fn name(&self) -> &str {
+        T::name(self)
+    }
+    fn risk(&self) -> Risk {
+        T::risk(self)
+    }
+}
+
 /// Whether the caller may see and use `tool`.
 #[must_use]
 pub fn allowed(caller: &Caller, tool: &impl Guarded) -> bool {

@@ -2,7 +2,7 @@
 //! state elsewhere and works without its row.
 
 use crate::caller::Principal;
-use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::credentials;
 use crate::db::{self, Db, Listed, Page, storable};
 use crate::error::Result;
@@ -14,72 +14,86 @@ pub use crate::db::session_history::SessionRow;
 const MAX_CLIENT_TEXT: usize = 200;
 
 /// What is known when a session opens.
-#[derive(Debug, Clone, Copy)]
-pub struct Opened<'a> {
-    /// Who opens it.
-    pub principal: &'a Principal,
-    /// `streamable_http` or `sse`.
-    pub transport: &'a str,
+#[derive(Debug, Clone)]
+pub struct SessionOpened {
+    /// The session's id in logs and history.
+    pub id: SessionRowId,
+    /// Who opened it.
+    pub principal: Principal,
+    /// `streamable` or `sse`.
+    pub transport: &'static str,
     /// The protocol revision that was agreed on.
-    pub revision: &'a str,
+    pub revision: &'static str,
     /// `clientInfo.name`, as it was sent; cut to 200 bytes.
-    pub client_name: &'a str,
+    pub client_name: String,
     /// `clientInfo.version`, as it was sent; cut to 200 bytes.
-    pub client_version: &'a str,
+    pub client_version: String,
+    /// When.
+    pub opened_at: Timestamp,
 }
 
 /// What is known when a session ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Closed<'a> {
+#[derive(Debug, Clone)]
+pub struct SessionClosed {
+    /// Which session.
+    pub id: SessionRowId,
+    /// Whose it was.
+    pub tenant: TenantId,
+    /// When.
+    pub closed_at: Timestamp,
+    /// The revision that it spoke in the end; HTTP+SSE settles it after the session is open.
+    pub revision: &'static str,
+    /// `clientInfo.name`, as it was sent last; cut to 200 bytes.
+    pub client_name: String,
+    /// `clientInfo.version`, as it was sent last; cut to 200 bytes.
+    pub client_version: String,
     /// Why, in a word or two, such as `client` or `idle`.
-    pub reason: &'a str,
+    pub reason: &'static str,
     /// JSON-RPC requests that it carried.
     pub requests: u64,
     /// Tool calls among them.
     pub calls: u64,
 }
 
-/// Records that a session was opened now.
+/// Records that a session was opened.
 ///
 /// # Errors
 /// [`Error::Database`](crate::error::Error::Database).
-pub async fn open(db: &Db, clock: &Clock, opened: Opened<'_>) -> Result<SessionRowId> {
+pub async fn open(db: &Db, opened: &SessionOpened) -> Result<()> {
     let row = SessionRow {
-        id: SessionRowId::new(),
+        id: opened.id,
         tenant_id: opened.principal.tenant,
         principal: credentials::label(&opened.principal.credential),
         transport: opened.transport.to_owned(),
-        revision: storable(opened.revision, MAX_CLIENT_TEXT),
-        client_name: storable(opened.client_name, MAX_CLIENT_TEXT),
-        client_version: storable(opened.client_version, MAX_CLIENT_TEXT),
-        opened_at: clock.now(),
+        revision: opened.revision.to_owned(),
+        client_name: storable(&opened.client_name, MAX_CLIENT_TEXT),
+        client_version: storable(&opened.client_version, MAX_CLIENT_TEXT),
+        opened_at: opened.opened_at,
         closed_at: None,
         close_reason: None,
         requests: 0,
         calls: 0,
     };
-    db::session_history::insert(db, &row).await?;
-    Ok(row.id)
+    db::session_history::insert(db, &row).await
 }
 
-/// Records that a session ended now. Whether it was recorded as open; the first end counts.
+/// Records that a session ended. Whether it was recorded as open; the first end counts.
 ///
 /// # Errors
 /// [`Error::Database`](crate::error::Error::Database).
-pub async fn close(
-    db: &Db,
-    clock: &Clock,
-    tenant: TenantId,
-    id: SessionRowId,
-    closed: Closed<'_>,
-) -> Result<bool> {
+pub async fn close(db: &Db, closed: &SessionClosed) -> Result<bool> {
+    let client_name = storable(&closed.client_name, MAX_CLIENT_TEXT);
+    let client_version = storable(&closed.client_version, MAX_CLIENT_TEXT);
     let end = db::session_history::End {
-        at: clock.now(),
+        at: closed.closed_at,
+        revision: closed.revision,
+        client_name: &client_name,
+        client_version: &client_version,
         reason: closed.reason,
         requests: i64::try_from(closed.requests).unwrap_or(i64::MAX),
         calls: i64::try_from(closed.calls).unwrap_or(i64::MAX),
     };
-    db::session_history::close(db, tenant, id, end).await
+    db::session_history::close(db, closed.tenant, closed.id, end).await
 }
 
 /// One page of a tenant's sessions, oldest first.
@@ -95,7 +109,7 @@ mod tests {
     use super::*;
     use crate::audit::Actor;
     use crate::caller::Credential;
-    use crate::clock::Timestamp;
+    use crate::clock::Clock;
     use crate::db::testing::on_every_engine;
     use crate::id::KeyId;
     use crate::tenants;
@@ -107,23 +121,39 @@ mod tests {
             let tenant = tenants::create(&db, &clock, Actor::Cli, "a").await.expect("a tenant").id;
             let other = tenants::create(&db, &clock, Actor::Cli, "b").await.expect("a tenant").id;
             let principal = Principal { tenant, credential: Credential::ApiKey(KeyId::new()) };
-            let opened = Opened {
-                principal: &principal,
+            let id = SessionRowId::new();
+            let opened = SessionOpened {
+                id,
+                principal,
                 transport: "sse",
                 revision: "2024-11-05",
-                client_name: "odd\0name",
-                client_version: &"9".repeat(1000),
+                client_name: String::new(),
+                client_version: String::new(),
+                opened_at: clock.now(),
             };
-            let id = open(&db, &clock, opened).await.expect("a row");
-            let closed = Closed { reason: "idle", requests: 3, calls: 2 };
-            assert!(!close(&db, &clock, other, id, closed).await.expect("an answer"));
-            assert!(close(&db, &clock, tenant, id, closed).await.expect("an answer"));
-            assert!(!close(&db, &clock, tenant, id, closed).await.expect("an answer"));
+            open(&db, &opened).await.expect("a row");
+            open(&db, &opened).await.expect("written twice is written once");
+            let closed = SessionClosed {
+                id,
+                tenant,
+                closed_at: clock.now(),
+                revision: "2025-03-26",
+                client_name: "odd\0name".to_owned(),
+                client_version: "9".repeat(1000),
+                reason: "idle",
+                requests: 3,
+                calls: 2,
+            };
+            let of_other = SessionClosed { tenant: other, ..closed.clone() };
+            assert!(!close(&db, &of_other).await.expect("an answer"));
+            assert!(close(&db, &closed).await.expect("an answer"));
+            assert!(!close(&db, &closed).await.expect("an answer"));
 
             let rows = list(&db, tenant, Page::first(10)).await.expect("a list").rows;
             assert_eq!(rows.len(), 1);
             assert_eq!((rows[0].client_name.as_str(), rows[0].client_version.len()), ("oddname", 200));
             assert_eq!((rows[0].requests, rows[0].calls), (3, 2));
+            assert_eq!(rows[0].revision, "2025-03-26");
             assert_eq!(rows[0].close_reason.as_deref(), Some("idle"));
             assert!(list(&db, other, Page::first(10)).await.expect("a list").rows.is_empty());
         })

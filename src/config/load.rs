@@ -16,6 +16,9 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// Environment variables that begin like this are configuration.
 pub const PREFIX: &str = "WEIR_";
 
+/// Variables of the test suite, which are none.
+const TEST_PREFIX: &str = "WEIR_TEST_";
+
 /// Why the configuration is not usable. No message holds a configured value.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -85,7 +88,8 @@ impl Layers {
             tree.overlay(table, &Origin::File(path))?;
         }
         for (name, value) in self.env {
-            if let Some(key) = name.strip_prefix(PREFIX).filter(|_| !is_service_link(&name, &value)) {
+            let other = name.starts_with(TEST_PREFIX) || is_service_link(&name, &value);
+            if let Some(key) = name.strip_prefix(PREFIX).filter(|_| !other) {
                 let key = key.to_ascii_lowercase().replace("__", ".");
                 tree.set(&key, &value, &Origin::Variable(name))?;
             }

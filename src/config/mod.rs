@@ -231,8 +231,6 @@ pub struct Mcp {
     pub heartbeat: Millis,
     #[serde(rename = "session_idle_ms")]
     pub session_idle: Millis,
-    #[serde(rename = "sse_grace_ms")]
-    pub sse_grace: Millis,
     pub max_batch: usize,
 }
 

@@ -198,7 +198,6 @@ fn mcp(mcp: &Mcp) -> Result<(), Invalid> {
     millis("mcp.stream_after_ms", mcp.stream_after, 0..=86_400_000)?;
     millis("mcp.heartbeat_ms", mcp.heartbeat, 1..=600_000)?;
     millis("mcp.session_idle_ms", mcp.session_idle, 1..=2_592_000_000)?;
-    millis("mcp.sse_grace_ms", mcp.sse_grace, 0..=3_600_000)?;
     size("mcp.max_batch", mcp.max_batch, 1..=1_000)
 }
 

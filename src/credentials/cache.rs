@@ -66,7 +66,10 @@ impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
             if let Some(old) = &stale {
                 self.cache.remove_if(key, |kept| kept.fresh_until == old.fresh_until);
             }
-            let kept = self.cache.get_or_insert_async(key, self.renew(stale, &load)).await?;
+            let mut restore = Restore { cache: self, key: *key, epoch, kept: stale.clone() };
+            let renewed = self.cache.get_or_insert_async(key, self.renew(stale, &load)).await;
+            restore.kept = None;
+            let kept = renewed?;
             if self.epoch.load(Ordering::Acquire) == epoch {
                 return Ok(kept.value);
             }
@@ -101,6 +104,28 @@ impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.cache.len()
+    }
+}
+
+/// Puts an old value back when the request that was renewing it is given up: it may have to stand in while the database
+/// is away.
+struct Restore<'a, K: Eq + Hash + Copy, V: Clone> {
+    cache: &'a Fresh<K, V>,
+    key: K,
+    epoch: u64,
+    kept: Option<Kept<V>>,
+}
+
+impl<K: Eq + Hash + Copy, V: Clone> Drop for Restore<'_, K, V> {
+    fn drop(&mut self) {
+        let Some(kept) = self.kept.take() else { return };
+        let unchanged = self.cache.epoch.load(Ordering::Acquire) == self.epoch;
+        if unchanged && self.cache.cache.peek(&self.key).is_none() {
+            self.cache.cache.insert(self.key, kept);
+        }
+        if self.cache.epoch.load(Ordering::Acquire) != self.epoch {
+            self.cache.cache.remove(&self.key);
+        }
     }
 }
 

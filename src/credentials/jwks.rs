@@ -93,7 +93,9 @@ impl Jwks {
                 Err(_) => return Ok(key),
             },
             None => {
-                let mut last = self.attempt.lock().await;
+                // Whoever waits longer than an attempt takes is not helped by another one.
+                let waited = tokio::time::timeout(FETCH_TIMEOUT, self.attempt.lock()).await;
+                let mut last = waited.map_err(|_| Refused::Unavailable)?;
                 let after = self.usable().and_then(|held| held.find(kid, algorithm));
                 match after {
                     Some(key) => return Ok(key),
@@ -122,11 +124,12 @@ impl Jwks {
         if last.is_some_and(|last| now.saturating_sub(last) < spacing) {
             return;
         }
-        *last = Some(now);
         let read = match tokio::time::timeout(FETCH_TIMEOUT, self.read()).await {
             Ok(read) => read.and_then(|bytes| parse(&bytes)),
             Err(_) => Err(format!("no answer within {} s", FETCH_TIMEOUT.as_secs())),
         };
+        // Counted from the end: those who waited meanwhile must not each try in turn.
+        *last = Some(self.clock.monotonic_micros());
         match read {
             Ok(keys) => {
                 let held = Some(Arc::new(Held { keys, read_at: now }));

@@ -39,6 +39,8 @@ struct Issuer {
     issuer: String,
     algorithms: Vec<Algorithm>,
     audience: String,
+    /// The public URL, without a path.
+    base: String,
     tenant_claim: String,
     scope_claim: String,
     skew: Duration,
@@ -94,6 +96,7 @@ impl Verifier {
                 issuer: issuer.issuer.clone(),
                 algorithms,
                 audience: audience.to_owned(),
+                base: resource.trim_end_matches("/mcp").to_owned(),
                 tenant_claim: issuer.tenant_claim.clone(),
                 scope_claim: issuer.scope_claim.clone(),
                 skew: issuer.skew.get(),
@@ -141,17 +144,18 @@ impl Issuer {
     /// What the claims of a verified token say, if they are for us and for now.
     fn accept(&self, claims: &Claims, now: Timestamp) -> Option<Verified> {
         let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
-        let for_us = match claims.get("aud")? {
-            Value::String(one) => *one == self.audience,
-            Value::Array(several) => several.iter().any(|one| one.as_str() == Some(&self.audience)),
-            _ => false,
+        let audiences: Vec<&str> = match claims.get("aud")? {
+            Value::String(one) => vec![one],
+            Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+            _ => return None,
         };
+        let scopes = self.narrow(scopes(claims.get(&self.scope_claim))?, &audiences)?;
         let ends_at = date(claims.get("exp")?)?.plus(self.skew);
         let begins_at = match claims.get("nbf") {
             Some(value) => date(value)?.minus(self.skew),
             None => now,
         };
-        if text("iss")? != self.issuer || !for_us || ends_at <= now || begins_at > now {
+        if text("iss")? != self.issuer || ends_at <= now || begins_at > now {
             return None;
         }
         let subject = text("sub").filter(|sub| !sub.is_empty() && sub.len() <= MAX_SUBJECT)?;
@@ -159,9 +163,28 @@ impl Issuer {
             tenant: text(&self.tenant_claim)?.parse().ok()?,
             digest: digest(&self.issuer, subject),
             subject: subject.to_owned(),
-            scopes: scopes(claims.get(&self.scope_claim))?,
+            scopes,
             ends_at,
         })
+    }
+
+    /// What is left of the scopes for these audiences. A token for the configured audience, or for an endpoint that
+    /// offers everything, keeps all of them; one for the endpoints of a single server (RFC 8707: clients ask for the
+    /// resource that its metadata names) reaches that server only; any other is not for us.
+    fn narrow(&self, scopes: Scopes, audiences: &[&str]) -> Option<Scopes> {
+        let path = |one: &&str| one.strip_prefix(self.base.as_str()).map(str::to_owned);
+        let paths: Vec<String> = audiences.iter().filter_map(path).collect();
+        if audiences.contains(&self.audience.as_str()) || paths.iter().any(|p| p == "/mcp" || p == "/sse") {
+            return Some(scopes);
+        }
+        let server = |path: &String| {
+            let rest = path.strip_prefix("/s/")?;
+            let name = rest.strip_suffix("/mcp").or_else(|| rest.strip_suffix("/sse"))?;
+            Pattern::try_from(name.to_owned()).ok().filter(|_| !name.contains(['*', '/']))
+        };
+        let servers: Vec<Pattern> =
+            paths.iter().filter_map(server).filter(|s| scopes.allows_server(s.as_str())).collect();
+        (!servers.is_empty()).then_some(Scopes { servers, ..scopes })
     }
 }
 
@@ -239,3 +262,6 @@ fn jwks_url(text: &str) -> Result<reqwest::Url, String> {
     let good = url.scheme() == "https" || (url.scheme() == "http" && loopback);
     if good { Ok(url) } else { Err(expected()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Credentials: from the text that a client sent to the caller behind it.
 //!
 //! A look-up goes token, kind and checksum, SHA-256, cache, database. What is cached is forgotten when it changes,
-//! here at once and in other processes within a poll ([`invalidation`]). Why a credential was refused stays here:
+//! here at once and in other processes within a poll (`invalidation`). Why a credential was refused stays here:
 //! unknown, malformed, expired and revoked look the same from outside.
 
 mod cache;
@@ -67,6 +67,18 @@ pub enum Change {
     Credential(KeyId),
     /// A tenant was suspended, resumed or deleted.
     Tenant(TenantId),
+}
+
+impl Change {
+    /// Whether it may end what `principal` holds.
+    #[must_use]
+    pub fn concerns(self, principal: &Principal) -> bool {
+        match (self, &principal.credential) {
+            (Self::Tenant(tenant), _) => tenant == principal.tenant,
+            (Self::Credential(key), Credential::ApiKey(own) | Credential::UrlToken(own)) => key == *own,
+            (Self::Credential(_), Credential::Jwt(_)) => false,
+        }
+    }
 }
 
 /// What a session keeps of its opener's credential, to check it again without the token.
@@ -158,6 +170,19 @@ impl Credentials {
             _ => return Err(Refused::Invalid),
         };
         self.admit(&known)
+    }
+
+    /// What is in memory of `token`, checked as [`resolve`](Self::resolve) does; `None` where it would have to be
+    /// looked up or verified first.
+    #[must_use]
+    pub fn known(&self, token: &str, place: Place) -> Option<Result<Caller, Refused>> {
+        let expected = match (token::kind_of(token), place) {
+            (Some(token::Kind::UrlToken), _) | (Some(token::Kind::ApiKey), Place::Header) => true,
+            (None, Place::Header) => self.0.jwt.may_accept(token),
+            _ => false,
+        };
+        let known = expected.then(|| self.0.known.hit(&token::hash(token)))??;
+        Some(self.admit(&known))
     }
 
     /// What to keep of a credential that [`resolve`](Self::resolve) has just accepted.

@@ -66,7 +66,7 @@ pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall<'_>]) -> Result<()> {
              select value ->> 'id', value ->> 'tenant_id', value ->> 'credential', value ->> 'server',
                     value ->> 'tool', value ->> 'outcome', value ->> 'started_at', value ->> 'duration_us',
                     value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'correlation_id'
-             from json_each($1) where true
+             from jsonb_each($1) where true
              on conflict (id) do nothing"
         )
         .bind(list)

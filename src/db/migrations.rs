@@ -16,6 +16,8 @@ static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Applies what is missing, on a connection of its own with longer limits than a request has.
+///
+/// `run_direct` and not `run`, whose future cannot move between threads.
 pub(super) async fn run(pools: &Pools) -> Result<()> {
     match pools {
         Pools::Sqlite { write, .. } => {
@@ -24,7 +26,7 @@ pub(super) async fn run(pools: &Pools) -> Result<()> {
             // sqlx takes no lock on SQLite. The write lock makes a second process wait here, and then see the
             // first one's migrations as applied; each migration becomes a savepoint inside.
             let mut all = connection.begin_with("BEGIN IMMEDIATE").await?;
-            SQLITE.run(&mut *all).await.map_err(explain)?;
+            SQLITE.run_direct(None, &mut *all, false).await.map_err(explain)?;
             all.commit().await?;
             connection.close().await?;
         }
@@ -37,7 +39,7 @@ pub(super) async fn run(pools: &Pools) -> Result<()> {
                 .clone()
                 .options([("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")]);
             let mut connection = options.connect().await?;
-            POSTGRES.run(&mut connection).await.map_err(explain)?;
+            POSTGRES.run_direct(None, &mut connection, false).await.map_err(explain)?;
             connection.close().await?;
         }
     }

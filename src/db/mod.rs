@@ -49,6 +49,10 @@ pub use tx::Tx;
 /// Added to the engine's own limits before we give up on it, so that its error wins where it has one.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How often, and after which pause, a SQLite file that is being set up by another process is opened again.
+const BUSY_TRIES: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
 /// The database. Cheap to clone: every clone uses the same pools.
 #[derive(Clone)]
 pub struct Db(Arc<Inner>);
@@ -90,6 +94,24 @@ impl Db {
         Ok(Self(Arc::new(Inner { pools, limit })))
     }
 
+    /// Opens a database that is there already: what `serve` and the management commands do, so that a typo in a
+    /// path does not leave an empty database behind.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`Error::Invalid`] where the SQLite file does not exist.
+    pub async fn connect_existing(config: &config::Database) -> Result<Self> {
+        if let Some(path) = config.url.expose_secret().strip_prefix("sqlite:") {
+            let path = sqlite_path(path)?;
+            if !path.exists() {
+                let path = path.display();
+                return Err(Error::Invalid(format!(
+                    "database.url: there is no database at {path}; run `weir migrate` to create it"
+                )));
+            }
+        }
+        Self::connect(config).await
+    }
+
     async fn open_sqlite(path: &Path, config: &config::Database) -> Result<Pools> {
         create_private(path)?;
         let options = SqliteConnectOptions::new()
@@ -98,13 +120,22 @@ impl Db {
             .busy_timeout(config.acquire_timeout.get())
             .synchronous(SqliteSynchronous::Normal);
         // The writer stays open for good: while it lives, the WAL is there for the readers.
-        let write = SqlitePoolOptions::new()
+        let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .acquire_timeout(config.acquire_timeout.get())
-            .connect_with(options.clone().journal_mode(SqliteJournalMode::Wal))
-            .await?;
+            .acquire_timeout(config.acquire_timeout.get());
+        let with_wal = options.clone().journal_mode(SqliteJournalMode::Wal);
+        let mut tries = 0;
+        let write = loop {
+            match writer.clone().connect_with(with_wal.clone()).await {
+                Ok(pool) => break pool,
+                // Another process turns a new file to WAL at this moment; SQLite does not wait for that.
+                Err(error) if is_busy(&error) && tries < BUSY_TRIES => tries += 1,
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        };
         let read = SqlitePoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout.get())
@@ -236,17 +267,27 @@ fn sqlite_path(path: &str) -> Result<PathBuf> {
 }
 
 /// Creates the file before SQLite does, so that it is nobody else's to read; WAL and index take its mode.
+///
+/// A file that exists is left alone: closing any handle on it would drop the locks that this process holds on it.
 fn create_private(path: &Path) -> Result<()> {
     let mut open = std::fs::OpenOptions::new();
-    open.append(true).create(true);
+    open.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
-    open.open(path).map(drop).map_err(|error| {
-        Error::Invalid(format!(
-            "database.url: cannot open {} for writing ({error}); its directory must exist and be writable",
+    match open.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::Invalid(format!(
+            "database.url: cannot create {} ({error}); its directory must exist and be writable",
             path.display()
-        ))
-    })
+        ))),
+    }
+}
+
+/// `SQLITE_BUSY` and its extended codes.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 #[cfg(test)]
@@ -272,18 +313,21 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn several_processes_may_start_together() {
         let dir = tempfile::tempdir().expect("a directory");
         let url = format!("sqlite:{}", dir.path().join("weir.db").display());
-        let one = async || {
-            let db = Db::connect(&config(&url)).await?;
-            db.migrate().await?;
-            db.pending_migrations().await
+        let tasks = crate::tasks::Tasks::new();
+        let start = || {
+            let config = config(&url);
+            tasks.spawn(async move {
+                let db = Db::connect(&config).await?;
+                db.migrate().await?;
+                db.pending_migrations().await
+            })
         };
-        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
-        for pending in [a, b, c, d] {
-            assert_eq!(pending.expect("a start"), 0);
+        for started in [start(), start(), start(), start(), start(), start()] {
+            assert_eq!(started.await.expect("no panic").expect("a start"), 0);
         }
     }
 
@@ -295,6 +339,7 @@ mod tests {
         let path = dir.path().join("weir.db");
         let db = Db::connect(&config(&format!("sqlite:{}", path.display()))).await.expect("a database");
         db.migrate().await.expect("migrations");
+        settings::get_or_insert(&db, "name", "value").await.expect("a write");
         for name in ["weir.db", "weir.db-wal", "weir.db-shm"] {
             let mode = std::fs::metadata(dir.path().join(name)).expect(name).permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");

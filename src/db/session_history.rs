@@ -41,7 +41,8 @@ pub(crate) async fn insert(db: &Db, row: &SessionRow) -> Result<()> {
         sqlx::query(
             "insert into session_history
              (id, tenant_id, principal, transport, revision, client_name, client_version, opened_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)"
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
+         on conflict (id) do nothing"
         )
         .bind(row.id)
         .bind(row.tenant_id)
@@ -59,6 +60,9 @@ pub(crate) async fn insert(db: &Db, row: &SessionRow) -> Result<()> {
 /// What is known at a session's end.
 pub(crate) struct End<'a> {
     pub(crate) at: Timestamp,
+    pub(crate) revision: &'a str,
+    pub(crate) client_name: &'a str,
+    pub(crate) client_version: &'a str,
     pub(crate) reason: &'a str,
     pub(crate) requests: i64,
     pub(crate) calls: i64,
@@ -68,7 +72,8 @@ pub(crate) struct End<'a> {
 pub(crate) async fn close(db: &Db, tenant: TenantId, id: SessionRowId, end: End<'_>) -> Result<bool> {
     on_writer!(db, |conn| done(
         sqlx::query(
-            "update session_history set closed_at = $3, close_reason = $4, requests = $5, calls = $6
+            "update session_history set closed_at = $3, close_reason = $4, requests = $5, calls = $6,
+                 revision = $7, client_name = $8, client_version = $9
              where tenant_id = $1 and id = $2 and closed_at is null",
         )
         .bind(tenant)
@@ -77,6 +82,9 @@ pub(crate) async fn close(db: &Db, tenant: TenantId, id: SessionRowId, end: End<
         .bind(end.reason)
         .bind(end.requests)
         .bind(end.calls)
+        .bind(end.revision)
+        .bind(end.client_name)
+        .bind(end.client_version)
         .execute(conn)
     ))
     .map(|rows| rows > 0)

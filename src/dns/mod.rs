@@ -69,17 +69,21 @@ pub struct Answer {
     pub records: Vec<Record>,
 }
 
-/// One record.
+/// One record. What it does not have is left out, never null, so the schema says plain integers: some clients cannot
+/// read a list of types.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// MX and SRV: lower values are tried first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u16")]
     pub priority: Option<u16>,
     /// SRV: share of the load among records of one priority.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u16")]
     pub weight: Option<u16>,
     /// SRV: port of the service.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u16")]
     pub port: Option<u16>,
     /// The address, name or text. In texts `\\` is a backslash and `\DDD` a byte that is not printable UTF-8.
     pub value: String,

@@ -101,6 +101,10 @@ labels! {
         Disconnected = "disconnected",
         /// Its credential was revoked or its tenant suspended.
         Revoked = "revoked",
+        /// It made room for a newer session of its tenant.
+        Evicted = "evicted",
+        /// Its SSE stream was not read fast enough.
+        SlowReader = "slow_reader",
         /// The process is going down.
         Shutdown = "shutdown",
     }
@@ -216,6 +220,20 @@ impl<L: Label> Gauges<L> {
     #[must_use = "the thing counts as open until this is dropped"]
     pub fn open(&self, value: L) -> Open {
         self.children.get(value.index()).map_or_else(|| Open(None), Open::new)
+    }
+
+    /// Counts one open thing until [`Gauges::leave`], for those that have nowhere to keep a guard.
+    pub fn enter(&self, value: L) {
+        if let Some(gauge) = self.children.get(value.index()) {
+            gauge.inc();
+        }
+    }
+
+    /// Takes a thing that entered off again.
+    pub fn leave(&self, value: L) {
+        if let Some(gauge) = self.children.get(value.index()) {
+            gauge.dec();
+        }
     }
 
     /// How many are open.

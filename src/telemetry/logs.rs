@@ -6,6 +6,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use super::TelemetryError;
+use super::lines::{Lines, Members};
 
 /// The layer that writes log lines. Each carries the fields of its spans, and so the request's id.
 pub(super) fn layer<S, W>(
@@ -20,7 +21,7 @@ where
 {
     let filter = EnvFilter::builder().parse(filter)?;
     Ok(if json {
-        let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(true);
+        let lines = fmt::layer().fmt_fields(Members).event_format(Lines);
         lines.with_writer(writer).with_filter(filter).boxed()
     } else {
         fmt::layer().with_ansi(colours).with_writer(writer).with_filter(filter).boxed()

@@ -4,6 +4,7 @@
 //! never query strings or `Authorization`.
 
 pub mod labels;
+mod lines;
 mod logs;
 pub mod metrics;
 mod process;

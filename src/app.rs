@@ -1,0 +1,263 @@
+//! The state of one Weir process: built once, passed to everything, documented field by field.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::credentials::{Credentials, Refused};
+use crate::db::Db;
+use crate::egress;
+use crate::error::{Error, Result};
+use crate::hooks::{Hook, LogHook, MetricsHook};
+use crate::http::client_ip::Flood;
+use crate::limits::Limits;
+use crate::mcp::bus::{Bus, Event};
+use crate::mcp::server_info;
+use crate::mcp::session::{Session, Sessions};
+use crate::providers::{Provider, Registry, builtin};
+use crate::seal::Sealer;
+use crate::settings;
+use crate::tasks::Tasks;
+use crate::telemetry::labels::SessionEnd;
+use crate::telemetry::metrics::Metrics;
+use crate::usage::{Journal, Usage, Writer};
+
+/// How often idle sessions and forgotten addresses are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+/// How often the database is asked whether it is there.
+const DATABASE_PING: Duration = Duration::from_secs(5);
+/// How long until sessions are checked again whose credential could not be.
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
+/// How long fetching a key set may take.
+const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Everything that a request may need.
+pub struct App {
+    /// The configuration, as it was loaded.
+    pub config: Config,
+    /// The time.
+    pub clock: Clock,
+    /// The truth: SQLite or PostgreSQL.
+    pub db: Db,
+    /// Background tasks and running calls; shutdown waits for them.
+    pub tasks: Tasks,
+    /// The journal's writer, which ends after everything that writes into it.
+    pub last_tasks: Tasks,
+    /// Who is behind a token.
+    pub credentials: Credentials,
+    /// What there is to call.
+    pub registry: Arc<Registry>,
+    /// Rates, running calls, sessions and streams per tenant.
+    pub limits: Arc<Limits>,
+    /// Requests without a known credential, per client address.
+    pub flood: Flood,
+    /// Legacy sessions.
+    pub sessions: Sessions,
+    /// What changed, for whoever listens.
+    pub bus: Bus,
+    /// Ends calls and records them.
+    pub usage: Usage,
+    /// What runs before and after calls and around sessions.
+    pub hooks: Arc<[Box<dyn Hook>]>,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    /// Seals cursors and `requestState`.
+    pub sealer: Sealer,
+    /// `serverInfo`, serialised.
+    pub server_info: String,
+    draining: AtomicBool,
+}
+
+/// What an [`App`] is built from.
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// The time.
+    pub clock: Clock,
+    /// A migrated database.
+    pub db: Db,
+    /// Providers beside the built-in one.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Hooks beside metrics and logs.
+    pub hooks: Vec<Box<dyn Hook>>,
+}
+
+impl Parts {
+    /// The system's clock, no further providers or hooks.
+    #[must_use]
+    pub fn new(config: Config, db: Db) -> Self {
+        Self { config, clock: Clock::system(), db, providers: Vec::new(), hooks: Vec::new() }
+    }
+
+    /// The same with one more provider.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// The same with one more hook.
+    #[must_use]
+    pub fn hook(mut self, hook: impl Hook) -> Self {
+        self.hooks.push(Box::new(hook));
+        self
+    }
+}
+
+impl App {
+    /// Builds the state and starts its background tasks.
+    ///
+    /// # Errors
+    /// Where the database does not answer, or a provider, issuer or resolver is not usable.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>> {
+        let Parts { config, clock, db, mut providers, hooks } = parts;
+        let internal = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
+        let metrics = Arc::new(Metrics::new(clock.now()).map_err(|e| internal(&e))?);
+        let bus = Bus::new();
+        let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
+        let (journal, writer) = Journal::new(db.clone(), metrics.clone());
+        let usage = Usage::new(journal.clone());
+        let known: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
+        let core = builtin::Core {
+            db: db.clone(),
+            usage: usage.clone(),
+            limits: limits.clone(),
+            clock: clock.clone(),
+            registry: known.clone(),
+        };
+        providers.push(builtin::provider(&core, &config.tools)?);
+        let registry = Arc::new(Registry::new(providers, &bus)?);
+        let _ = known.set(Arc::downgrade(&registry));
+        let hooks: Arc<[Box<dyn Hook>]> =
+            [Box::new(MetricsHook::new(metrics.clone())) as Box<dyn Hook>, Box::new(LogHook)]
+                .into_iter()
+                .chain(hooks)
+                .collect();
+        let fetcher = egress::client(JWKS_TIMEOUT).map_err(|e| internal(&e))?;
+        let credentials = Credentials::new(
+            db.clone(),
+            &config.auth,
+            &format!("{}/mcp", config.public_url()),
+            clock.clone(),
+            &fetcher,
+        )?;
+        let sealer = Sealer::new(&settings::deployment_secret(&db).await?)?;
+        metrics.database_up.set(1);
+        let sessions = Sessions::new(
+            clock.clone(),
+            limits.clone(),
+            hooks.clone(),
+            journal,
+            config.mcp.session_idle.get(),
+        );
+        let app = Arc::new(Self {
+            server_info: server_info(&config.mcp.server_name).to_string(),
+            flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
+            tasks: Tasks::new(),
+            last_tasks: Tasks::new(),
+            draining: AtomicBool::new(false),
+            config,
+            clock,
+            db,
+            credentials,
+            registry,
+            limits,
+            sessions,
+            bus,
+            usage,
+            hooks,
+            metrics,
+            sealer,
+        });
+        app.spawn_background(writer);
+        Ok(app)
+    }
+
+    fn spawn_background(self: &Arc<Self>, writer: Writer) {
+        let tasks = &self.tasks;
+        self.last_tasks.spawn(writer.run(self.last_tasks.stopping().clone()));
+        let bus = self.bus.clone();
+        self.credentials.run_invalidations(tasks, move |change| bus.publish(Event::Revoked(change)));
+        tasks.spawn(enforce_revocations(self.clone()));
+        tasks.spawn(sweep(self.clone()));
+        tasks.spawn(watch_database(self.clone()));
+    }
+
+    /// Whether Weir is about to stop; `/ready` then says no.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Makes `/ready` say no.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+}
+
+/// Ends sessions whose opener may no longer use them.
+async fn enforce_revocations(app: Arc<App>) {
+    let mut events = app.bus.subscribe();
+    let mut suspects = Vec::new();
+    loop {
+        let event = tokio::select! {
+            () = app.tasks.stopping().cancelled() => return,
+            event = events.recv() => event,
+            () = tokio::time::sleep(CHECK_AGAIN), if !suspects.is_empty() => {
+                suspects = check(&app, suspects).await;
+                continue;
+            }
+        };
+        match event {
+            Ok(Event::Changed { .. }) => continue,
+            Ok(Event::Revoked(change)) => suspects.extend(app.sessions.select(|s| change.concerns(&s.owner))),
+            Err(RecvError::Lagged(_)) => suspects = app.sessions.select(|_| true),
+            Err(RecvError::Closed) => return,
+        }
+        suspects = check(&app, suspects).await;
+    }
+}
+
+/// Ends the sessions whose opener is refused; hands back those for which that cannot be found out now.
+async fn check(app: &App, suspects: Vec<Arc<Session>>) -> Vec<Arc<Session>> {
+    let mut unsure = Vec::new();
+    for session in suspects {
+        match app.credentials.resolve_reference(&session.credential).await {
+            Ok(_) => {}
+            Err(Refused::Unavailable) => unsure.push(session),
+            Err(Refused::Invalid | Refused::Suspended { .. }) => {
+                app.sessions.close(&session, SessionEnd::Revoked)
+            }
+        }
+    }
+    unsure
+}
+
+async fn sweep(app: Arc<App>) {
+    let mut timer = tokio::time::interval(SWEEP.min(app.config.mcp.session_idle.get()));
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.tasks.stopping().cancelled() => return,
+            _ = timer.tick() => {
+                app.sessions.sweep();
+                app.flood.forget_quiet();
+            }
+        }
+    }
+}
+
+async fn watch_database(app: Arc<App>) {
+    let mut timer = tokio::time::interval(DATABASE_PING);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.tasks.stopping().cancelled() => return,
+            _ = timer.tick() => app.metrics.database_up.set(i64::from(app.db.ping().await.is_ok())),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP: the front door. Routes, layers, who may come in, and what every error looks like outside of MCP.
+
+pub mod admin;
+pub mod caller;
+pub mod client_ip;
+pub mod extract;
+mod health;
+mod mcp;
+mod metadata;
+mod middleware;
+mod origin;
+pub mod problem;
+pub mod router;

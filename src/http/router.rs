@@ -1,0 +1,134 @@
+//! Every route. What may reach it stands in the handler's signature ([`super::caller`]).
+//!
+//! [`public_routes`] and [`admin_routes`] are also lists: a test walks them and fails for a route that no isolation
+//! case covers.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, get, post};
+use http::StatusCode;
+use tower_governor::{GovernorError, GovernorLayer};
+
+use super::middleware::Front;
+use super::problem::Problem;
+use super::{admin, health, mcp, metadata};
+use crate::app::App;
+use crate::mcp::error::{RpcError, code};
+use crate::mcp::transport::rpc_error;
+
+/// A path, the methods that it takes, and who answers.
+pub type Route = (&'static str, &'static str, MethodRouter<Arc<App>>);
+
+/// MCP, on the public listener.
+#[must_use]
+pub fn public_routes() -> Vec<Route> {
+    let mcp = || {
+        post(mcp::post).get(mcp::get).head(mcp::not_allowed).delete(mcp::delete).fallback(mcp::not_allowed)
+    };
+    let sse = || get(mcp::sse).head(mcp::sse_not_allowed).fallback(mcp::sse_not_allowed);
+    vec![
+        ("/mcp", "POST GET DELETE", mcp()),
+        ("/s/{server}/mcp", "POST GET DELETE", mcp()),
+        ("/sse", "GET", sse()),
+        ("/s/{server}/sse", "GET", sse()),
+        ("/messages", "POST", post(mcp::messages)),
+        ("/s/{server}/messages", "POST", post(mcp::messages)),
+    ]
+}
+
+/// What asks for no credential; limited per address.
+#[must_use]
+pub fn open_routes() -> Vec<Route> {
+    vec![
+        ("/health", "GET", get(health::health)),
+        ("/ready", "GET", get(health::ready)),
+        ("/.well-known/oauth-protected-resource", "GET", get(metadata::protected_resource)),
+        ("/.well-known/oauth-protected-resource/{*path}", "GET", get(metadata::protected_resource)),
+    ]
+}
+
+/// The admin API, on its own listener or the public one.
+#[must_use]
+pub fn admin_routes() -> Vec<Route> {
+    vec![
+        ("/admin/v1/tenants", "GET POST", get(admin::tenants::list).post(admin::tenants::create)),
+        (
+            "/admin/v1/tenants/{tenant}",
+            "GET DELETE",
+            get(admin::tenants::show).delete(admin::tenants::delete),
+        ),
+        ("/admin/v1/tenants/{tenant}/suspend", "POST", post(admin::tenants::suspend)),
+        ("/admin/v1/tenants/{tenant}/resume", "POST", post(admin::tenants::resume)),
+        ("/admin/v1/tenants/{tenant}/keys", "GET POST", get(admin::keys::list).post(admin::keys::create)),
+        (
+            "/admin/v1/tenants/{tenant}/keys/{key}",
+            "GET DELETE",
+            get(admin::keys::show).delete(admin::keys::revoke),
+        ),
+        ("/admin/v1/tenants/{tenant}/sessions", "GET", get(admin::sessions::list)),
+        ("/admin/v1/audit", "GET", get(admin::audit::list)),
+    ]
+}
+
+fn table(routes: Vec<Route>) -> Router<Arc<App>> {
+    routes.into_iter().fold(Router::new(), |router, (path, _, handlers)| router.route(path, handlers))
+}
+
+/// The router of the public listener.
+pub fn public(app: &Arc<App>) -> Router {
+    let config = &app.config;
+    let mut router = table(public_routes());
+    if config.admin.enabled && config.admin.listen.is_none() {
+        router = router.merge(table(admin_routes()));
+    }
+    // Liveness asks nobody anything and must not depend on who else comes from a balancer's address.
+    let (free, limited): (Vec<_>, Vec<_>) =
+        open_routes().into_iter().partition(|(path, ..)| *path == "/health");
+    let flood = GovernorLayer::new(app.flood.config()).error_handler(flooded);
+    let open = table(limited).fallback(not_found).layer(flood).merge(table(free));
+    finish(app, router.merge(open))
+}
+
+/// The router of the admin listener, where it has its own.
+pub fn admin(app: &Arc<App>) -> Router {
+    let health = Router::new().route("/health", get(health::health)).route("/ready", get(health::ready));
+    finish(app, table(admin_routes()).merge(health).fallback(not_found))
+}
+
+/// The router of the metrics listener.
+pub fn metrics(app: &Arc<App>) -> Router {
+    let metrics = app.metrics.clone();
+    let render = move || async move {
+        ([(http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+    };
+    Router::new().route("/metrics", get(render)).fallback(any(not_found))
+}
+
+fn finish(app: &Arc<App>, router: Router<Arc<App>>) -> Router {
+    router.method_not_allowed_fallback(method_not_allowed).layer(Front::new(app)).with_state(app.clone())
+}
+
+async fn not_found() -> Problem {
+    Problem::not_found("there is nothing here; MCP is served at /mcp and /sse")
+}
+
+/// In the words of whoever is asked there: JSON-RPC for MCP, problem details for everything else.
+async fn method_not_allowed(uri: http::Uri) -> Response {
+    let text = "this URL does not take this method";
+    if uri.path().ends_with("/messages") {
+        return rpc_error(&RpcError::new(code::HTTP, 405, text));
+    }
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text).into_response()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the error over")]
+fn flooded(error: GovernorError) -> Response {
+    match error {
+        GovernorError::TooManyRequests { wait_time, .. } => {
+            Problem::too_many(u32::try_from(wait_time).unwrap_or(u32::MAX).max(1)).into_response()
+        }
+        _ => Problem::bad_request("the client's address is not known").into_response(),
+    }
+}

@@ -1,0 +1,89 @@
+//! What a running request may say before its result: progress and log messages, on the stream of its own request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::jsonrpc;
+use super::request::LogLevel;
+use crate::telemetry::metrics::Metrics;
+
+/// Messages that may wait for the client of one request. Beyond that the newest are dropped and counted: a slow
+/// reader never holds up a tool.
+pub const QUEUE: usize = 64;
+
+/// The speaking end. Without a queue (the client cannot take a stream) everything said is dropped.
+#[derive(Debug)]
+pub struct Outlet {
+    queue: Option<mpsc::Sender<String>>,
+    progress_token: Option<Bytes>,
+    log_level: Option<LogLevel>,
+    /// Bits of the last progress value: it must increase (2026-07-28 "Progress").
+    last_progress: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+impl Outlet {
+    /// An outlet into `queue`, for a request with this token and level.
+    #[must_use]
+    pub fn new(
+        queue: Option<mpsc::Sender<String>>,
+        progress_token: Option<Bytes>,
+        log_level: Option<LogLevel>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let last_progress = AtomicU64::new(f64::NEG_INFINITY.to_bits());
+        Self { queue, progress_token, log_level, last_progress, metrics }
+    }
+
+    /// Reports progress, if the client asked for it. A value that does not increase is dropped.
+    pub fn progress(&self, progress: f64, total: Option<f64>, message: Option<&str>) {
+        let Some(token) = &self.progress_token else { return };
+        let grew = self.last_progress.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| {
+            (progress.is_finite() && progress > f64::from_bits(last)).then(|| progress.to_bits())
+        });
+        if grew.is_err() {
+            return;
+        }
+        let token = String::from_utf8_lossy(token);
+        let mut params = format!("{{\"progressToken\":{token},\"progress\":{}", number(progress));
+        if let Some(total) = total.filter(|t| t.is_finite()) {
+            params.push_str(&format!(",\"total\":{}", number(total)));
+        }
+        if let Some(message) = message {
+            params.push_str(&format!(",\"message\":{}", Value::from(message)));
+        }
+        params.push('}');
+        self.send(jsonrpc::notification("notifications/progress", Some(&params)));
+    }
+
+    /// Sends a log message, if the client wants this severity.
+    pub fn log(&self, level: LogLevel, logger: Option<&str>, data: &Value) {
+        if self.log_level.is_none_or(|least| level < least) {
+            return;
+        }
+        let mut params = json!({ "level": level, "data": data });
+        if let Some(logger) = logger {
+            params["logger"] = logger.into();
+        }
+        self.send(jsonrpc::notification("notifications/message", Some(&params.to_string())));
+    }
+
+    fn send(&self, message: String) {
+        // A quarter stays free: where responses take the same way, they must find room.
+        let roomy = |queue: &&mpsc::Sender<String>| queue.capacity() > queue.max_capacity() / 4;
+        let sent = self.queue.as_ref().filter(roomy).is_some_and(|queue| queue.try_send(message).is_ok());
+        if !sent {
+            self.metrics.notifications_dropped.inc();
+        }
+    }
+}
+
+/// A whole number without a fraction, as most clients print and some compare it.
+fn number(value: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+    if value.fract() == 0.0 && value.abs() < 9e15 { Value::from(value as i64) } else { Value::from(value) }
+}

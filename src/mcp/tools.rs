@@ -1,0 +1,144 @@
+//! `tools/list` and `tools/call`. The straight line of a call is [`call`]: it fits on a screen, and every transport,
+//! era and provider goes down it.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::error::{RpcError, code};
+use super::result::{Complete, CoreResult};
+use super::{Exchange, lists, rounds};
+use crate::app::App;
+use crate::hooks::{self, CallEnd, CallStart};
+use crate::id::CallId;
+use crate::mcp::content::ToolResult;
+use crate::policy;
+use crate::providers::{self, Call, Failure, Found, Outcome, Reply, ToolEntry};
+use crate::usage::{Receipt, Sizes};
+
+/// `tools/list`.
+///
+/// # Errors
+/// −32602 for a bad cursor.
+pub fn list(app: &App, exchange: &Exchange) -> Result<CoreResult, RpcError> {
+    let snapshot = exchange.snapshot(app)?;
+    let visible = |found: &Found<ToolEntry>| policy::allowed(&exchange.caller, found);
+    lists::page(app, exchange, "tools", &snapshot.tools, visible, |entry| &entry.descriptor).map(Into::into)
+}
+
+/// `tools/call`.
+///
+/// # Errors
+/// −32602 for a tool that the caller cannot see, −31001 for a limit, −31005 for a timeout, −32603 with a
+/// correlation id for what broke.
+pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcError> {
+    let name =
+        exchange.request.params.name.clone().ok_or_else(|| {
+            RpcError::invalid_params("params.name is required: the name of the tool to call")
+        })?;
+    let unknown = || RpcError::invalid_params(format!("Unknown tool: {name}"));
+    let snapshot = exchange.snapshot(app)?;
+    let visible = |found: &Found<ToolEntry>| policy::allowed(&exchange.caller, found);
+    let tool = snapshot.tools.get(&name, visible).ok_or_else(unknown)?;
+
+    let caller = exchange.caller.clone();
+    let permit = policy::authorize(&caller, tool).ok_or_else(unknown)?;
+    let reservation = app
+        .limits
+        .reserve(permit, exchange.admission)
+        .inspect_err(|l| app.metrics.rate_limited.inc(l.scope))?;
+    let round = rounds::open(app, exchange)?;
+
+    let id = CallId::new();
+    let started = (app.clock.now(), app.clock.monotonic_micros());
+    let start = CallStart { id, caller: &caller, server: &tool.server, tool: &tool.entry.name };
+    hooks::tell(&app.hooks, |hook| hook.before_call(&start));
+    let running = Call::start(app, exchange, id, &tool.server, round);
+    let arguments = exchange.request.params.arguments.clone();
+    let request_bytes = arguments.as_ref().map_or(0, bytes::Bytes::len);
+    let outcome =
+        providers::invoke(&reservation, running, arguments, app.config.mcp.tool_timeout.get()).await;
+
+    let duration = app.clock.elapsed_since(started.1);
+    let end = CallEnd { start, outcome: outcome.word(), duration };
+    hooks::tell(&app.hooks, |hook| hook.after_call(&end));
+    let reply = into_reply(app, exchange, outcome, &id);
+    let sizes = Sizes { request: request_bytes, result: reply.as_ref().map_or(0, CoreResult::size) };
+    let receipt = app.usage.settle(reservation, &end, started.0, sizes).await;
+    reply.map(|reply| with_receipt(reply, receipt))
+}
+
+/// What the client is told.
+fn into_reply(app: &App, exchange: &Exchange, outcome: Outcome, id: &CallId) -> Result<CoreResult, RpcError> {
+    match outcome {
+        Outcome::Answered(Reply::Done(result)) => finished(result),
+        Outcome::Answered(Reply::NeedsInput(input)) => rounds::ask(app, exchange, input),
+        Outcome::InvalidArguments(text) => finished(ToolResult::error(text)),
+        Outcome::Failed(failure) => Err(failed(failure, id)),
+    }
+}
+
+fn finished(result: ToolResult) -> Result<CoreResult, RpcError> {
+    let mut complete = Complete::new().field("content", &result.content)?;
+    if let Some(structured) = &result.structured {
+        complete = complete.field("structuredContent", structured)?;
+    }
+    let is_error = if result.is_error { RawValue::TRUE } else { RawValue::FALSE };
+    Ok(complete.raw("isError", is_error.to_owned()).meta(result.meta).into())
+}
+
+fn with_receipt(reply: CoreResult, receipt: Receipt) -> CoreResult {
+    match reply {
+        CoreResult::Complete(complete) => {
+            complete.own_meta("dev.weir/receipt", format!("{{\"call\":\"{}\"}}", receipt.call)).into()
+        }
+        asks @ CoreResult::InputRequired { .. } => asks,
+    }
+}
+
+/// The JSON-RPC error for what a provider failed with. The cause goes to the log under the same id.
+pub(super) fn failed(failure: Failure, correlation: &CallId) -> RpcError {
+    match failure {
+        Failure::InvalidParams(text) => RpcError::invalid_params(text),
+        Failure::MissingCapability(required) => RpcError::missing_capability(&required),
+        Failure::Cancelled => RpcError::new(code::INVALID_REQUEST, 200, "the request was cancelled"),
+        Failure::Timeout => {
+            let text = format!("the tool did not answer in time; you may try again (quote {correlation})");
+            RpcError::new(code::TIMEOUT, 200, text)
+                .with_data(&json!({ "correlationId": correlation.to_string(), "retryable": true }))
+        }
+        Failure::NotFound => {
+            RpcError::invalid_params("the tool is no longer available; list the tools again")
+        }
+        Failure::Panic => RpcError::internal(correlation),
+        Failure::System(cause) => {
+            tracing::error!(call = %correlation, error = %cause, "a provider failed");
+            RpcError::internal(correlation)
+        }
+    }
+}
+
+impl Call {
+    /// What a provider gets for this exchange. Takes the outlet out of it.
+    pub(super) fn start(
+        app: &App,
+        exchange: &mut Exchange,
+        id: CallId,
+        server: &Arc<str>,
+        round: rounds::Round,
+    ) -> Self {
+        let silent = super::outlet::Outlet::new(None, None, None, app.metrics.clone());
+        Self(Arc::new(providers::CallData {
+            caller: exchange.caller.clone(),
+            id,
+            capabilities: exchange.request.capabilities,
+            outlet: std::mem::replace(&mut exchange.outlet, silent),
+            // Of its own: a time limit that cancels the call must not silence its answer.
+            cancelled: exchange.cancelled.child_token(),
+            inputs: round.inputs,
+            state: round.state,
+            notifier: app.bus.notifier(server.clone()),
+        }))
+    }
+}

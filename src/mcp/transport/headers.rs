@@ -1,0 +1,154 @@
+//! Header fields of MCP requests, and the rules of 2026-07-28 "Request Metadata" that tie them to the body.
+
+use data_encoding::BASE64;
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::mcp::error::RpcError;
+use crate::mcp::request::Params;
+use crate::providers::HeaderParam;
+
+/// `MCP-Protocol-Version`.
+pub const VERSION: &str = "mcp-protocol-version";
+/// `Mcp-Session-Id`.
+pub const SESSION: &str = "mcp-session-id";
+/// `Mcp-Method`.
+pub const METHOD: &str = "mcp-method";
+/// `Mcp-Name`.
+pub const NAME: &str = "mcp-name";
+
+/// The one value of a header, if it is there.
+///
+/// # Errors
+/// −32020 where it is there twice or holds more than visible ASCII, space and tab.
+pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, RpcError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(RpcError::header_mismatch(format!("header {name} must not be sent twice")));
+    }
+    match value.to_str() {
+        Ok(text) => Ok(Some(text.trim_matches([' ', '\t']))),
+        Err(_) => Err(RpcError::header_mismatch(format!("header {name} holds invalid characters"))),
+    }
+}
+
+/// Decodes the Base64 sentinel form `=?base64?...?=` ("Value Encoding"); other values stand for themselves.
+fn decode(name: &str, value: &str) -> Result<String, RpcError> {
+    let Some(inner) = value.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) else {
+        return Ok(value.to_owned());
+    };
+    BASE64
+        .decode(inner.as_bytes())
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| RpcError::header_mismatch(format!("header {name} is not Base64 of UTF-8 text")))
+}
+
+/// Checks `Mcp-Method` and, for the methods that have one, `Mcp-Name`.
+///
+/// # Errors
+/// −32020 where one is missing or differs from the body.
+pub fn check_standard(headers: &HeaderMap, method: &str, params: &Params) -> Result<(), RpcError> {
+    check_method(headers, method)?;
+    let wanted = match method {
+        "tools/call" | "prompts/get" => params.name.as_deref(),
+        "resources/read" => params.uri.as_deref(),
+        _ => None,
+    };
+    let Some(wanted) = wanted else { return Ok(()) };
+    let Some(sent) = single(headers, NAME)? else {
+        return Err(RpcError::header_mismatch("header Mcp-Name is required for this method"));
+    };
+    if decode(NAME, sent)? != wanted {
+        return Err(RpcError::header_mismatch("header Mcp-Name does not match the body"));
+    }
+    Ok(())
+}
+
+/// Checks `Mcp-Method` alone.
+///
+/// # Errors
+/// −32020 where it is missing or differs from the body.
+pub fn check_method(headers: &HeaderMap, method: &str) -> Result<(), RpcError> {
+    match single(headers, METHOD)? {
+        None => Err(RpcError::header_mismatch("header Mcp-Method is required")),
+        Some(sent) if sent != method => {
+            Err(RpcError::header_mismatch("header Mcp-Method does not match the body's method"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Checks the `Mcp-Param-*` headers of a tool call against its arguments.
+///
+/// # Errors
+/// −32020 where one is missing, is there without a value in the body, or differs from it.
+pub fn check_params(headers: &HeaderMap, wanted: &[HeaderParam], params: &Params) -> Result<(), RpcError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let arguments: Value = match &params.arguments {
+        None => Value::Null,
+        Some(raw) => serde_json::from_slice(raw)
+            .map_err(|_| RpcError::invalid_params("params.arguments must be an object"))?,
+    };
+    for one in wanted {
+        let value = one.path.iter().try_fold(&arguments, |value, key| value.get(key));
+        let value = value.filter(|v| !v.is_null());
+        let sent = single(headers, &one.header)?.map(|v| decode(&one.header, v)).transpose()?;
+        match (value, sent) {
+            (None, None) => {}
+            (Some(value), Some(sent)) if same(value, &sent) => {}
+            (Some(_), None) => {
+                return Err(RpcError::header_mismatch(format!("header {} is required", one.header)));
+            }
+            _ => {
+                let text = format!("header {} does not match the argument in the body", one.header);
+                return Err(RpcError::header_mismatch(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Numbers are compared as numbers: `42.0` is `42` ("Server Validation").
+fn same(value: &Value, sent: &str) -> bool {
+    match value {
+        Value::String(text) => text == sent,
+        Value::Bool(flag) => sent == if *flag { "true" } else { "false" },
+        Value::Number(number) => {
+            number.to_string() == sent
+                || number.as_f64().zip(sent.parse::<f64>().ok()).is_some_and(|(a, b)| {
+                    #[expect(
+                        clippy::float_cmp,
+                        reason = "both stand for the same exact integer or they differ"
+                    )]
+                    let equal = a == b;
+                    equal
+                })
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentinel_values_are_decoded_and_plain_ones_are_not() {
+        assert_eq!(decode("h", "us-west1").expect("plain"), "us-west1");
+        assert_eq!(decode("h", "=?base64?SGVsbG8sIOS4lueVjA==?=").expect("text"), "Hello, 世界");
+        assert!(decode("h", "=?base64?!!?=").is_err());
+        assert!(decode("h", "=?base64?/w==?=").is_err());
+    }
+
+    #[test]
+    fn integers_compare_as_numbers() {
+        assert!(same(&Value::from(42), "42.0"));
+        assert!(same(&Value::from(42), "42"));
+        assert!(!same(&Value::from(42), "43"));
+        assert!(!same(&Value::from("42"), "42.0"));
+    }
+}

@@ -1,0 +1,130 @@
+//! What a long-lived stream hears from the bus: changes that its caller may know of, and the end of its right to
+//! listen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::app::App;
+use crate::caller::Caller;
+use crate::credentials::{CredentialRef, Refused};
+use crate::mcp::Endpoint;
+use crate::mcp::bus::{Changed, Event};
+use crate::mcp::jsonrpc;
+
+/// Something that a stream may have to pass on.
+pub enum Notice {
+    /// This changed.
+    Changed(Changed),
+    /// The stream fell behind: anything may have changed.
+    Missed,
+}
+
+/// The bus as one caller at one URL hears it.
+pub struct Notices {
+    app: Arc<App>,
+    caller: Caller,
+    credential: CredentialRef,
+    endpoint: Endpoint,
+    events: Receiver<Event>,
+    /// The credential could not be checked; it is checked again soon.
+    unsure: bool,
+}
+
+/// How long until an unsure stream checks again.
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Notices {
+    /// Listens from now on.
+    pub fn subscribe(app: &Arc<App>, caller: Caller, credential: CredentialRef, endpoint: Endpoint) -> Self {
+        let events = app.bus.subscribe();
+        Self { app: app.clone(), caller, credential, endpoint, events, unsure: false }
+    }
+
+    /// The next notice; `None` when the stream must end, because Weir stops or the credential does.
+    pub async fn next(&mut self) -> Option<Notice> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.app.tasks.stopping().cancelled() => return None,
+                event = self.events.recv() => event,
+                () = tokio::time::sleep(CHECK_AGAIN), if self.unsure => {
+                    self.recheck().await?;
+                    continue;
+                }
+                () = expiry(&self.app, &self.caller), if !self.unsure => {
+                    self.recheck().await?;
+                    continue;
+                }
+            };
+            match event {
+                Ok(Event::Changed { tenant, server, what }) => {
+                    let mine = tenant.is_none_or(|t| t == self.caller.tenant());
+                    let here = self.endpoint.0.as_ref().is_none_or(|s| *s == server);
+                    if mine && here && self.caller.scopes().allows_server(&server) {
+                        return Some(Notice::Changed(what));
+                    }
+                }
+                Ok(Event::Revoked(change)) => {
+                    if change.concerns(self.caller.principal()) && self.recheck().await.is_none() {
+                        return None;
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {
+                    self.recheck().await?;
+                    return Some(Notice::Missed);
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Whether the credential is still good; takes over its new scopes. While that cannot be found out the stream stays.
+    async fn recheck(&mut self) -> Option<()> {
+        match self.app.credentials.resolve_reference(&self.credential).await {
+            Ok(caller) => {
+                self.caller = caller;
+                self.unsure = false;
+            }
+            Err(Refused::Unavailable) => self.unsure = true,
+            Err(Refused::Invalid | Refused::Suspended { .. }) => return None,
+        }
+        Some(())
+    }
+}
+
+/// Returns when the caller's credential has come to its end; never where it has none.
+async fn expiry(app: &App, caller: &Caller) {
+    match caller.data().expires_at {
+        None => std::future::pending().await,
+        Some(end) => {
+            let left = end.as_micros().saturating_sub(app.clock.now().as_micros());
+            tokio::time::sleep(Duration::from_micros(u64::try_from(left).unwrap_or(0))).await;
+        }
+    }
+}
+
+/// The notification for a change, with further members of `params` (each as `"name":value`).
+#[must_use]
+pub fn notification(what: &Changed, extra: &str) -> String {
+    let wrap = |fields: &str| match (fields.is_empty(), extra.is_empty()) {
+        (true, true) => None,
+        (false, false) => Some(format!("{{{fields},{extra}}}")),
+        _ => Some(format!("{{{fields}{extra}}}")),
+    };
+    let (method, params) = match what {
+        Changed::Tools => ("notifications/tools/list_changed", wrap("")),
+        Changed::Prompts => ("notifications/prompts/list_changed", wrap("")),
+        Changed::Resources => ("notifications/resources/list_changed", wrap("")),
+        Changed::Resource(uri) => {
+            let uri = serde_json::Value::from(&**uri);
+            ("notifications/resources/updated", wrap(&format!("\"uri\":{uri}")))
+        }
+    };
+    jsonrpc::notification(method, params.as_deref())
+}
+
+/// What to assume changed when notices were missed.
+pub const EVERYTHING: [Changed; 3] = [Changed::Tools, Changed::Prompts, Changed::Resources];

@@ -1,0 +1,356 @@
+//! Replies: running a request, and writing what came of it as one JSON object or as an event stream.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::stream;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::accept::Accepts;
+use super::stream::{event, sse};
+use super::work::Work;
+use crate::app::App;
+use crate::limits::Admission;
+use crate::mcp::content::ToolResult;
+use crate::mcp::error::{RpcError, code};
+use crate::mcp::jsonrpc::{self, RequestId};
+use crate::mcp::result::{Complete, CoreResult};
+use crate::mcp::session::InFlight;
+use crate::mcp::{self, Exchange};
+use crate::telemetry::labels::Stream;
+
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+/// In which era's words a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// With `resultType`, cache hints and server info.
+    Modern,
+    /// The plain result of 2025-11-25 and earlier.
+    Legacy,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct Finished {
+    /// The response message; none where the client cancelled the request and expects none.
+    pub text: Option<String>,
+    /// The HTTP status, where it is not part of a stream.
+    pub status: u16,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+    /// The size of the limit that was reached.
+    pub limit: Option<u32>,
+}
+
+/// Writes an outcome as a response message.
+pub fn render(
+    app: &App,
+    dialect: Dialect,
+    id: &RequestId,
+    method: &str,
+    outcome: Result<CoreResult, RpcError>,
+) -> Finished {
+    let outcome = match (dialect, outcome) {
+        (Dialect::Legacy, outcome) => legacy_words(method, outcome),
+        (Dialect::Modern, outcome) => outcome,
+    };
+    match outcome {
+        Ok(result) => {
+            let body = match (dialect, &result) {
+                (Dialect::Legacy, CoreResult::Complete(complete)) => complete.to_legacy(),
+                _ => result.to_modern(&app.server_info),
+            };
+            Finished { text: Some(jsonrpc::response(id, &body)), status: 200, retry_after: None, limit: None }
+        }
+        Err(error) => Finished {
+            text: Some(jsonrpc::error_response(Some(id), &error)),
+            status: error.status,
+            retry_after: error.retry_after,
+            limit: error.limit,
+        },
+    }
+}
+
+/// What a legacy client is told instead of a question or −32021, both of which its revision does not know: a business
+/// error that its model can read.
+fn legacy_words(method: &str, outcome: Result<CoreResult, RpcError>) -> Result<CoreResult, RpcError> {
+    let text = match &outcome {
+        Ok(CoreResult::InputRequired { requests, .. }) => {
+            let asked: Vec<_> = requests.values().filter_map(|r| r.get("method")?.as_str()).collect();
+            format!(
+                "This call needs an answer from the user ({}), which this connection cannot carry. Use a client that \
+                 speaks MCP 2026-07-28.",
+                asked.join(", ")
+            )
+        }
+        Err(error) if error.code == code::MISSING_CAPABILITY => {
+            let missing = error.data.as_ref().map_or("", |data| data.get());
+            format!("This call needs a client capability that was not declared: {missing}")
+        }
+        _ => return outcome,
+    };
+    if method != "tools/call" {
+        return Err(RpcError::new(code::INVALID_REQUEST, 200, text));
+    }
+    let result = ToolResult::error(text);
+    Ok(Complete::new().field("content", &result.content)?.field("isError", &true)?.into())
+}
+
+/// How far a request has come before anything had to be waited for.
+pub enum Begun {
+    /// To its answer.
+    Answered(Response),
+    /// To the core, which [`run`] waits for.
+    Launched(Box<Launch>),
+}
+
+/// One request on its way, and how to answer it.
+pub struct Launch {
+    /// The request.
+    pub exchange: Exchange,
+    /// In which words to answer.
+    pub dialect: Dialect,
+    /// What the client can read.
+    pub accepts: Accepts,
+    /// The request's place in its session.
+    pub in_flight: Option<InFlight>,
+    /// Progress and log messages of the request.
+    pub events: Events,
+    /// Cancels the request when the response is dropped (modern era: closing the stream is the cancellation).
+    pub cancel_on_drop: Option<DropGuard>,
+}
+
+/// Runs the request. What may take time is [`Work`], so that it is settled even when the client goes away; lists are
+/// answered right here.
+pub async fn run(app: &Arc<App>, launch: Box<Launch>) -> Response {
+    let Launch { mut exchange, dialect, accepts, in_flight, events, cancel_on_drop } = *launch;
+    let admission = exchange.admission;
+    let id = exchange.request.id.clone();
+    if !mcp::runs_provider(&exchange.request.method) && accepts.json {
+        let finished = Box::pin(finish(app, &mut exchange, dialect)).await;
+        drop((in_flight, cancel_on_drop));
+        return json_reply(finished, Some(admission));
+    }
+    let work = {
+        let app = app.clone();
+        async move {
+            let _in_flight = in_flight;
+            finish(&app, &mut exchange, dialect).await
+        }
+    };
+    let waiting = Waiting { events, work: Work::new(&app.tasks, id, work), guard: cancel_on_drop };
+    wait(app, waiting, accepts, admission).await
+}
+
+/// Answers a request and writes the answer down.
+pub async fn finish(app: &App, exchange: &mut Exchange, dialect: Dialect) -> Finished {
+    let id = exchange.request.id.clone();
+    let method = exchange.request.method.clone();
+    let cancelled = exchange.cancelled.clone();
+    let outcome = mcp::answer(app, exchange).await;
+    if cancelled.is_cancelled() {
+        return Finished { text: None, status: 200, retry_after: None, limit: None };
+    }
+    render(app, dialect, &id, &method, outcome)
+}
+
+struct Waiting {
+    events: Events,
+    work: Work,
+    guard: Option<DropGuard>,
+}
+
+async fn wait(app: &App, mut waiting: Waiting, accepts: Accepts, admission: Admission) -> Response {
+    if !accepts.stream {
+        let finished = waiting.work.await;
+        return json_reply(finished, Some(admission));
+    }
+    let mut first = None;
+    if accepts.json {
+        tokio::select! {
+            biased;
+            finished = &mut waiting.work => {
+                match (waiting.events.try_recv(), &finished.text) {
+                    (None, Some(_)) => return json_reply(finished, Some(admission)),
+                    (said, _) => {
+                        let mut rest: Vec<String> = said.into_iter().collect();
+                        while let Some(more) = waiting.events.try_recv() {
+                            rest.push(more);
+                        }
+                        rest.extend(finished.text);
+                        let messages = stream::iter(rest.into_iter().map(|text| event(&text)));
+                        return with_rate(sse(app, Stream::Response, messages, ()), Some(admission));
+                    }
+                }
+            }
+            Some(said) = waiting.events.recv() => first = Some(said),
+            () = tokio::time::sleep(app.config.mcp.stream_after.get()) => {}
+        }
+    }
+    waiting.work.detach();
+    let state = Streaming { first, waiting: Some(waiting), last: Vec::new() };
+    let messages = stream::unfold(state, |mut state| async move {
+        let text = state.next().await?;
+        Some((event(&text), state))
+    });
+    with_rate(sse(app, Stream::Response, messages, ()), Some(admission))
+}
+
+/// The messages of one request: what it says on the way, then its response.
+struct Streaming {
+    first: Option<String>,
+    waiting: Option<Waiting>,
+    last: Vec<String>,
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Option<String> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        if let Some(waiting) = &mut self.waiting {
+            tokio::select! {
+                biased;
+                Some(said) = waiting.events.recv() => return Some(said),
+                finished = &mut waiting.work => {
+                    while let Some(said) = waiting.events.try_recv() {
+                        self.last.push(said);
+                    }
+                    self.last.extend(finished.text);
+                    self.last.reverse();
+                    if let Some(guard) = waiting.guard.take() {
+                        guard.disarm();
+                    }
+                    self.waiting = None;
+                }
+            }
+        }
+        self.last.pop()
+    }
+}
+
+/// A finished request as one JSON object.
+fn json_reply(finished: Finished, admission: Option<Admission>) -> Response {
+    let status = StatusCode::from_u16(finished.status).unwrap_or(StatusCode::OK);
+    let mut response = match finished.text {
+        Some(text) => json_body(status, text),
+        None => empty(StatusCode::ACCEPTED),
+    };
+    let headers = response.headers_mut();
+    if let Some(seconds) = finished.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let (Some(limit), Some(seconds)) = (finished.limit, finished.retry_after) {
+        headers.insert(LIMIT, HeaderValue::from(limit));
+        headers.insert(REMAINING, HeaderValue::from(0));
+        headers.insert(RESET, HeaderValue::from(seconds));
+        return response;
+    }
+    with_rate(response, admission)
+}
+
+/// A finished request in the form that the client can read.
+pub fn finished_reply(app: &App, finished: Finished, accepts: Accepts) -> Response {
+    match finished.text {
+        Some(text) if !accepts.json => sse(app, Stream::Response, stream::iter([event(&text)]), ()),
+        text => json_reply(Finished { text, ..finished }, None),
+    }
+}
+
+/// Adds what is left of the caller's rate (`RateLimit-Limit`, `-Remaining`, `-Reset` in requests and seconds).
+pub fn with_rate(mut response: Response, admission: Option<Admission>) -> Response {
+    if let Some(Admission { limit, remaining, reset }) = admission {
+        let headers = response.headers_mut();
+        headers.insert(LIMIT, HeaderValue::from(limit));
+        headers.insert(REMAINING, HeaderValue::from(remaining));
+        headers.insert(RESET, HeaderValue::from(reset.as_secs() + u64::from(reset.subsec_nanos() > 0)));
+    }
+    response
+}
+
+/// A limit that was reached, for a request of this id: HTTP 200 with the JSON-RPC error, and always the headers.
+pub fn limited(id: Option<&RequestId>, limited: crate::limits::Limited) -> Response {
+    error_response(id, &RpcError::from(limited))
+}
+
+/// The same where the request is no JSON-RPC message: HTTP 429.
+pub fn limited_http(reached: crate::limits::Limited) -> Response {
+    let mut response = limited(None, reached);
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    response
+}
+
+/// A JSON-RPC error as a whole response with its own HTTP status.
+#[must_use]
+pub fn error_response(id: Option<&RequestId>, error: &RpcError) -> Response {
+    let finished = Finished {
+        text: Some(jsonrpc::error_response(id, error)),
+        status: error.status,
+        retry_after: error.retry_after,
+        limit: error.limit,
+    };
+    json_reply(finished, None)
+}
+
+/// An error that belongs to no request.
+#[must_use]
+pub fn rpc_error(error: &RpcError) -> Response {
+    error_response(None, error)
+}
+
+/// An HTTP-level refusal with a JSON-RPC error body, as clients of `/mcp` expect one.
+pub fn http_error(status: StatusCode, message: impl Into<std::borrow::Cow<'static, str>>) -> Response {
+    rpc_error(
+        &RpcError::new(code::HTTP, status.as_u16(), message).with_data(&json!({ "status": status.as_u16() })),
+    )
+}
+
+/// A JSON body.
+pub fn json_body(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// No body.
+pub fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// What a request says on the way. Nothing where there is no queue.
+pub struct Events(Option<mpsc::Receiver<String>>);
+
+impl Events {
+    async fn recv(&mut self) -> Option<String> {
+        self.0.as_mut()?.recv().await
+    }
+
+    fn try_recv(&mut self) -> Option<String> {
+        self.0.as_mut()?.try_recv().ok()
+    }
+}
+
+/// A queue for what a request says on the way, where it is `wanted`: the client can read a stream and asked for progress
+/// or for log messages.
+pub fn queue(wanted: bool) -> (Option<mpsc::Sender<String>>, Events) {
+    let (speak, hear) = wanted.then(|| mpsc::channel(mcp::outlet::QUEUE)).unzip();
+    (speak, Events(hear))
+}
+
+/// A token and the guard that cancels it.
+pub fn cancellation(on_drop: bool) -> (CancellationToken, Option<DropGuard>) {
+    let token = CancellationToken::new();
+    let guard = on_drop.then(|| token.clone().drop_guard());
+    (token, guard)
+}

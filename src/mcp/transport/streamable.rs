@@ -1,0 +1,387 @@
+//! `/mcp`: POST, GET and DELETE. POST serves both eras; what it does with a message is decided here, once.
+//!
+//! Legacy rules are those of 2025-11-25 "Transports: Streamable HTTP" and its predecessors.
+
+use std::sync::Arc;
+
+use axum::body::Body as HttpBody;
+use axum::response::Response;
+use futures_util::future::join_all;
+use futures_util::stream;
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::accept::Accepts;
+use super::headers::{SESSION, VERSION, single};
+use super::legacy::{Lifted, answer_alone, initialized, metric_name, negotiate, own_method};
+use super::notices::{EVERYTHING, Notice, Notices, notification};
+use super::reply::{
+    self, Begun, Dialect, Launch, empty, error_response, http_error, json_body, limited, limited_http,
+    render, rpc_error,
+};
+use super::stream::{event, sse};
+use super::{Answer, Arrival, body, modern};
+use crate::limits::{Admission, Limited, Scope};
+use crate::mcp::bus::Changed;
+use crate::mcp::error::RpcError;
+use crate::mcp::jsonrpc::{self, Body, Malformed, Message, RequestId};
+use crate::mcp::request::Params;
+use crate::mcp::revision::Revision;
+use crate::mcp::session::{Attached, Opening, Session, Transport};
+use crate::telemetry::labels::{Era, SessionEnd, Stream};
+use crate::telemetry::traces;
+
+/// Bodies larger than this are not read for a caller that is over its rate, in bytes.
+const SMALL_BODY: u64 = 64 * 1024;
+
+/// Takes one request from the caller's rates, whatever the request turns out to be.
+fn admit(arrival: &Arrival) -> Result<Admission, Limited> {
+    let admitted = arrival.app.limits.admit(&arrival.caller);
+    admitted.inspect_err(|reached| arrival.app.metrics.rate_limited.inc(reached.scope))
+}
+
+/// POST: one message, or a batch of them.
+pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
+    let admitted = admit(&arrival);
+    if let Err(reached) = &admitted
+        && http_body::Body::size_hint(&http_body).lower() > SMALL_BODY
+    {
+        return limited_http(*reached);
+    }
+    let read = body::read(&arrival.app, &arrival.headers, http_body).await;
+    let app = arrival.app.clone();
+    let answer = match (read, admitted) {
+        (Ok(Body::Single(Message::Request { id, .. })), Err(reached)) => Err(limited(Some(&id), reached)),
+        (Ok(Body::Batch(_)) | Err(_), Err(reached)) => Err(limited_http(reached)),
+        (Err(response), Ok(_)) => Err(response),
+        (Ok(Body::Batch(messages)), Ok(admission)) => batch(arrival, admission, messages).await,
+        (Ok(Body::Single(Message::Request { id, method, params })), Ok(admission)) => {
+            match request(arrival, admission, id, method, params) {
+                Ok(Begun::Launched(launch)) => Ok(reply::run(&app, launch).await),
+                Ok(Begun::Answered(response)) => Ok(response),
+                Err(response) => Err(response),
+            }
+        }
+        // These are counted but never refused: a caller that is over its rate must still be able to cancel.
+        (Ok(Body::Single(Message::Notification { method, params })), _) => {
+            notified(&arrival, &method, params.as_ref()).map(|()| empty(StatusCode::ACCEPTED))
+        }
+        (Ok(Body::Single(Message::Response { .. })), _) => responded(&arrival),
+    };
+    answer.unwrap_or_else(|response| response)
+}
+
+fn request(
+    arrival: Arrival,
+    admission: Admission,
+    id: RequestId,
+    method: Box<str>,
+    params: Option<bytes::Bytes>,
+) -> Result<Begun, Response> {
+    let fail = |error: &RpcError| error_response(Some(&id), error);
+    let params = Params::parse(params).map_err(|e| fail(&e))?;
+    continue_trace(&arrival, &params);
+    let header = single(&arrival.headers, VERSION).map_err(|e| fail(&e))?;
+    if modern::is_meant(header, &method, &params)
+        && !(&*method == "initialize" && params.meta.protocol_version.is_none())
+    {
+        return modern::request(arrival, admission, id, method, params);
+    }
+    let accepts = Accepts::from(&arrival.headers);
+    if !accepts.json && !accepts.stream {
+        return Err(http_error(StatusCode::NOT_ACCEPTABLE, "accept application/json or text/event-stream"));
+    }
+    if &*method == "initialize" {
+        return initialize(&arrival, admission, &id, &params).map(Begun::Answered);
+    }
+    let revision = header_revision(header).map_err(|e| fail(&e))?;
+    let session = session(&arrival).map_err(|e| fail(&e))?;
+    legacy(&arrival, admission, Lifted { id, method, params, session, revision }, accepts)
+}
+
+/// Makes the request's span a child of the one that `_meta` names, where no header did (2026-07-28 "OpenTelemetry trace
+/// context").
+fn continue_trace(arrival: &Arrival, params: &Params) {
+    if let Some(parent) = params.meta.traceparent.as_deref()
+        && !arrival.headers.contains_key("traceparent")
+    {
+        let context = traces::extract(&arrival.headers, Some((parent, params.meta.tracestate.as_deref())));
+        traces::set_parent(&tracing::Span::current(), context);
+    }
+}
+
+fn legacy(
+    arrival: &Arrival,
+    admission: Admission,
+    lifted: Lifted,
+    accepts: Accepts,
+) -> Result<Begun, Response> {
+    let app = &arrival.app;
+    let id = lifted.id.clone();
+    app.metrics.mcp_request(Era::Legacy, metric_name(&lifted.method));
+    if let Some(outcome) = own_method(arrival, lifted.session.as_ref(), &lifted.method, &lifted.params) {
+        let finished = render(app, Dialect::Legacy, &id, &lifted.method, outcome);
+        let response = reply::finished_reply(app, finished, accepts);
+        return Ok(Begun::Answered(reply::with_rate(response, Some(admission))));
+    }
+    let (cancelled, _) = reply::cancellation(false);
+    let in_flight = match &lifted.session {
+        None => None,
+        Some(session) => {
+            session.count(&*lifted.method == "tools/call");
+            Some(session.begin(&id, cancelled.clone()).map_err(|e| error_response(Some(&id), &e))?)
+        }
+    };
+    // A session wants log messages unless it said otherwise.
+    let asked = lifted.session.is_some() || lifted.params.meta.progress_token.is_some();
+    let (speak, events) = reply::queue(accepts.stream && asked);
+    let exchange = lifted.exchange(arrival, admission, speak, cancelled);
+    let launch =
+        Launch { exchange, dialect: Dialect::Legacy, accepts, in_flight, events, cancel_on_drop: None };
+    Ok(Begun::Launched(Box::new(launch)))
+}
+
+/// `initialize`: opens a session, or settles anew on the one that the request names.
+fn initialize(arrival: &Arrival, admission: Admission, id: &RequestId, params: &Params) -> Answer {
+    let fail = |error: &RpcError| error_response(Some(id), error);
+    let app = &arrival.app;
+    app.metrics.mcp_request(Era::Legacy, "initialize");
+    let negotiated = negotiate(params).map_err(|e| fail(&e))?;
+    let session = match session(arrival) {
+        Ok(Some(known)) => {
+            known.renegotiate(negotiated.clone());
+            known
+        }
+        _ => app
+            .sessions
+            .open(Opening {
+                caller: arrival.caller.clone(),
+                credential: arrival.credential.clone(),
+                endpoint: arrival.endpoint.clone(),
+                transport: Transport::Streamable,
+                negotiated: negotiated.clone(),
+                outbound: None,
+            })
+            .map_err(|reached| {
+                app.metrics.rate_limited.inc(reached.scope);
+                limited(Some(id), reached)
+            })?,
+    };
+    let finished = render(app, Dialect::Legacy, id, "initialize", initialized(app, &negotiated));
+    let accepts = Accepts::from(&arrival.headers);
+    let mut response = reply::with_rate(reply::finished_reply(app, finished, accepts), Some(admission));
+    if let Ok(value) = HeaderValue::from_str(&session.id) {
+        response.headers_mut().insert(HeaderName::from_static(SESSION), value);
+    }
+    Ok(response)
+}
+
+/// The revision that a legacy request speaks by its header alone. None means 2025-03-26 (2025-06-18 "Protocol
+/// Version Header"); one that is not served is refused.
+fn header_revision(header: Option<&str>) -> Result<Revision, RpcError> {
+    match header {
+        None => Ok(Revision::V2025_03_26),
+        Some(name) => Revision::parse(name).ok_or_else(|| RpcError::unsupported_version(name)),
+    }
+}
+
+/// The session that a request names: none where it names none.
+///
+/// # Errors
+/// 404 where there is no such session of this principal at this URL.
+fn session(arrival: &Arrival) -> Result<Option<Arc<Session>>, RpcError> {
+    let Some(id) = single(&arrival.headers, SESSION)? else { return Ok(None) };
+    arrival
+        .app
+        .sessions
+        .get(id, Transport::Streamable, Some(arrival.caller.principal()))
+        .filter(|session| session.endpoint == arrival.endpoint)
+        .map(Some)
+        .ok_or_else(RpcError::session_not_found)
+}
+
+#[derive(Deserialize)]
+struct Cancelled<'a> {
+    #[serde(borrow, rename = "requestId")]
+    request_id: &'a RawValue,
+}
+
+/// `notifications/cancelled`; a malformed one is ignored ("Cancellation: Error Handling").
+pub(super) fn cancel(session: &Session, params: Option<&bytes::Bytes>) {
+    let wire = params.and_then(|raw| serde_json::from_slice::<Cancelled<'_>>(raw).ok());
+    if let Some(id) = wire.and_then(|wire| RequestId::from_json(wire.request_id).ok()) {
+        session.cancel(&id);
+    }
+}
+
+fn notified(arrival: &Arrival, method: &str, params: Option<&bytes::Bytes>) -> Result<(), Response> {
+    let header = single(&arrival.headers, VERSION).map_err(|e| rpc_error(&e))?;
+    if header.and_then(Revision::parse).is_some_and(Revision::is_modern) {
+        return Ok(());
+    }
+    header_revision(header).map_err(|e| rpc_error(&e))?;
+    if let Some(session) = session(arrival).map_err(|e| rpc_error(&e))?
+        && method == "notifications/cancelled"
+    {
+        cancel(&session, params);
+    }
+    Ok(())
+}
+
+/// A response of the client. No request of ours is ever open on this transport, so it answers nothing.
+fn responded(arrival: &Arrival) -> Answer {
+    session(arrival).map_err(|e| rpc_error(&e))?;
+    Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// A batch: 2025-03-26 only. Answered as one array, in the order of the requests.
+async fn batch(arrival: Arrival, admission: Admission, messages: Vec<Result<Message, Malformed>>) -> Answer {
+    let header = single(&arrival.headers, VERSION).map_err(|e| rpc_error(&e))?;
+    let session = session(&arrival).map_err(|e| rpc_error(&e))?;
+    let by_header = header_revision(header).map_err(|e| rpc_error(&e))?;
+    let revision = session.as_ref().map_or(by_header, |s| s.negotiated().revision);
+    if !revision.has_batches() {
+        let text = format!("MCP {revision} has no JSON-RPC batches; send one message per request");
+        return Err(rpc_error(&RpcError::invalid_request(text)));
+    }
+    // A task of its own: what it calls is settled, also when the client goes away.
+    let work = {
+        let arrival = Arc::new(arrival);
+        arrival.app.tasks.clone().spawn(tracing::Instrument::in_current_span(async move {
+            // The POST was admitted for one request; each further one is admitted on its own.
+            let mut admitted = Some(admission);
+            let elements = messages.into_iter().map(|message| {
+                let is_request = matches!(message, Ok(Message::Request { .. }));
+                let admission = admitted.take_if(|_| is_request);
+                element(&arrival, session.as_ref(), revision, admission, message)
+            });
+            join_all(elements).await
+        }))
+    };
+    let answers = work.await.map_err(|error| {
+        tracing::error!(%error, "a batch ended without an answer");
+        rpc_error(&RpcError::internal(&crate::id::CallId::new()))
+    })?;
+    let answers: Vec<String> = answers.into_iter().flatten().collect();
+    if answers.is_empty() {
+        return Ok(empty(StatusCode::ACCEPTED));
+    }
+    Ok(json_body(StatusCode::OK, format!("[{}]", answers.join(","))))
+}
+
+async fn element(
+    arrival: &Arrival,
+    session: Option<&Arc<Session>>,
+    revision: Revision,
+    admission: Option<Admission>,
+    message: Result<Message, Malformed>,
+) -> Option<String> {
+    match message {
+        Err(malformed) => Some(jsonrpc::error_response(malformed.id.as_ref(), &malformed.error)),
+        Ok(Message::Response { .. }) => None,
+        Ok(Message::Notification { method, params }) => {
+            if let (Some(session), "notifications/cancelled") = (session, &*method) {
+                cancel(session, params.as_ref());
+            }
+            None
+        }
+        Ok(Message::Request { id, method, .. }) if &*method == "initialize" => {
+            let error = RpcError::invalid_request("`initialize` must not be part of a batch");
+            Some(jsonrpc::error_response(Some(&id), &error))
+        }
+        Ok(Message::Request { id, method, params }) => match Params::parse(params) {
+            Err(error) => Some(jsonrpc::error_response(Some(&id), &error)),
+            Ok(params) => {
+                let lifted = Lifted { id, method, params, session: session.cloned(), revision };
+                answer_alone(arrival, admission, lifted, None).await.text
+            }
+        },
+    }
+}
+
+/// GET: the stream for what belongs to no request. Only sessions have one; elsewhere it is 405, on which clients fall
+/// back.
+pub fn get(arrival: &Arrival) -> Response {
+    open_stream(arrival).unwrap_or_else(|response| response)
+}
+
+fn open_stream(arrival: &Arrival) -> Answer {
+    admit(arrival).map_err(limited_http)?;
+    let session = session(arrival).map_err(|e| rpc_error(&e))?.ok_or_else(no_session)?;
+    if !Accepts::from(&arrival.headers).stream {
+        return Err(http_error(StatusCode::NOT_ACCEPTABLE, "accept text/event-stream"));
+    }
+    let app = &arrival.app;
+    let place = app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(|reached| {
+        app.metrics.rate_limited.inc(reached.scope);
+        limited_http(reached)
+    })?;
+    let notices =
+        Notices::subscribe(app, arrival.caller.clone(), arrival.credential.clone(), arrival.endpoint.clone());
+    let state = Hearing { notices, attached: session.attach(), session, queue: Vec::new() };
+    let messages = stream::unfold(state, |mut state| async move {
+        let text = state.next().await?;
+        Some((event(&text), state))
+    });
+    Ok(sse(app, Stream::Session, messages, Arc::new(place)))
+}
+
+/// The GET stream of a session.
+struct Hearing {
+    notices: Notices,
+    attached: Attached,
+    session: Arc<Session>,
+    queue: Vec<String>,
+}
+
+impl Hearing {
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(text) = self.queue.pop() {
+                return Some(text);
+            }
+            let notice = tokio::select! {
+                biased;
+                () = self.session.closed.cancelled() => return None,
+                notice = self.notices.next() => notice?,
+            };
+            if self.attached.is_newest() {
+                self.queue = texts(&self.session, notice);
+            }
+        }
+    }
+}
+
+/// What a legacy session is told of a notice.
+pub(super) fn texts(session: &Session, notice: Notice) -> Vec<String> {
+    match notice {
+        Notice::Changed(Changed::Resource(uri)) if !session.subscribed(&uri) => Vec::new(),
+        Notice::Changed(what) => vec![notification(&what, "")],
+        Notice::Missed => EVERYTHING.iter().map(|what| notification(what, "")).collect(),
+    }
+}
+
+fn no_session() -> Response {
+    let mut response = http_error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this method needs the session that its Mcp-Session-Id names; send messages with POST",
+    );
+    response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// DELETE: ends the session that the request names.
+pub fn delete(arrival: &Arrival) -> Response {
+    if let Err(reached) = admit(arrival) {
+        return limited_http(reached);
+    }
+    match session(arrival) {
+        Err(error) => rpc_error(&error),
+        Ok(None) => no_session(),
+        Ok(Some(session)) => {
+            arrival.app.sessions.close(&session, SessionEnd::Client);
+            empty(StatusCode::NO_CONTENT)
+        }
+    }
+}

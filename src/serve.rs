@@ -1,0 +1,279 @@
+//! The service as a function: state, listeners and a shutdown future in; it returns when everything has ended.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::router;
+use crate::telemetry::labels::SessionEnd;
+
+/// Streams at once on one HTTP/2 connection.
+const MAX_H2_STREAMS: u32 = 128;
+/// HTTP/2 pings a quiet connection this often and drops it when nothing comes back.
+const H2_PING: Duration = Duration::from_secs(20);
+/// How long to wait after `accept` failed, which it does when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections at once on the admin and metrics listeners.
+const SIDE_CONNECTIONS: usize = 256;
+
+/// Bound sockets. Binding is the caller's, so that it knows the ports before anything is served.
+pub struct Listeners {
+    /// MCP, health, metadata, and the admin API where it has no listener of its own.
+    pub public: TcpListener,
+    /// The admin API.
+    pub admin: Option<TcpListener>,
+    /// Prometheus.
+    pub metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what is configured.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the key and the address that cannot be bound.
+    pub async fn bind(config: &crate::config::Config) -> Result<Self> {
+        let admin = config.admin.listen.filter(|_| config.admin.enabled);
+        Ok(Self {
+            public: bind("server.listen", config.server.listen).await?,
+            admin: bind_some("admin.listen", admin).await?,
+            metrics: bind_some("metrics.listen", config.metrics.listen).await?,
+        })
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| {
+        Error::Invalid(format!("{key}: cannot listen on {address}: {e}; choose another address"))
+    })
+}
+
+async fn bind_some(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    match address {
+        Some(address) => bind(key, address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Serves until `shutdown` resolves, then drains: `/ready` says no, after `server.drain_delay_ms` the listeners close and
+/// streams end, calls in flight may finish within `server.drain_timeout_ms`, and what is left is cut.
+pub async fn run(app: Arc<App>, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+    let stop_accepting = CancellationToken::new();
+    let Listeners { public, admin, metrics } = listeners;
+    let limit = app.config.server.max_connections;
+    accept(&app, public, router::public(&app), limit, stop_accepting.clone());
+    if let Some(listener) = admin {
+        accept(&app, listener, router::admin(&app), SIDE_CONNECTIONS, stop_accepting.clone());
+    }
+    if let Some(listener) = metrics {
+        accept(&app, listener, router::metrics(&app), SIDE_CONNECTIONS, stop_accepting.clone());
+    }
+
+    shutdown.await;
+    tracing::info!("stopping: no longer ready");
+    app.start_draining();
+    tokio::time::sleep(app.config.server.drain_delay.get()).await;
+    stop_accepting.cancel();
+    let limit = app.config.server.drain_timeout.get();
+    if tokio::time::timeout(limit, app.tasks.shut_down()).await.is_err() {
+        tracing::warn!(left = app.tasks.running(), "the drain limit is over; cutting what still runs");
+    }
+    for session in app.sessions.select(|_| true) {
+        app.sessions.close(&session, SessionEnd::Shutdown);
+    }
+    app.last_tasks.shut_down().await;
+    app.db.close().await;
+    tracing::info!("stopped");
+}
+
+fn accept(app: &Arc<App>, listener: TcpListener, router: Router, limit: usize, stop: CancellationToken) {
+    let app = app.clone();
+    let places = Arc::new(Semaphore::new(limit));
+    app.tasks.clone().spawn(async move {
+        loop {
+            let place = tokio::select! {
+                () = stop.cancelled() => return,
+                place = places.clone().acquire_owned() => place,
+            };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = connection(app.clone(), stream, peer, router.clone(), stop.clone());
+                    app.tasks.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+}
+
+/// Serves one connection. When Weir stops it takes no further request and ends after the one in flight.
+///
+/// A connection on which no request comes in time is dropped here: hyper's own limit begins with the first byte that tells
+/// HTTP/1 from HTTP/2.
+async fn connection(
+    app: Arc<App>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+) {
+    // Without this, Nagle's algorithm holds back every other small event of a stream for some 40 ms.
+    let _ = stream.set_nodelay(true);
+    let server = &app.config.server;
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.header_read_timeout.get())
+        .max_headers(server.max_headers)
+        .max_buf_size(server.max_header_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_H2_STREAMS)
+        .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING);
+    let activity = Arc::new(Activity::default());
+    let seen = activity.clone();
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let router = router.clone();
+        let busy = seen.begin(request.version());
+        async move {
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let response = match router.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            Ok::<_, Infallible>(match busy {
+                None => response,
+                Some(busy) => response.map(|body| axum::body::Body::new(Guarded { body, _busy: busy })),
+            })
+        }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
+            () = tokio::time::sleep(server.header_read_timeout.get()) => match activity.look() {
+                // hyper's own timer runs from the first bytes of a request head on; nothing has come so far.
+                Look::Silent => return,
+                Look::Quiet => connection.as_mut().graceful_shutdown(),
+                Look::Busy => {}
+            },
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// What happens on a connection, as far as hyper does not watch it: whether any request came, and for HTTP/2, whose pings a
+/// peer may answer for ever, whether any is open. HTTP/1 closes quiet connections by its header timer.
+#[derive(Debug, Default)]
+struct Activity {
+    seen: AtomicBool,
+    is_h2: AtomicBool,
+    open: AtomicUsize,
+    /// No request was open at the last look.
+    was_quiet: AtomicBool,
+}
+
+/// What a look at a connection shows.
+enum Look {
+    /// No request in all its time.
+    Silent,
+    /// HTTP/2, and no request open now or at the last look.
+    Quiet,
+    /// In use.
+    Busy,
+}
+
+impl Activity {
+    /// Notes a request; for HTTP/2, until the guard is dropped with the end of its response.
+    fn begin(self: &Arc<Self>, version: http::Version) -> Option<Busy> {
+        self.seen.store(true, Ordering::Relaxed);
+        if version != http::Version::HTTP_2 {
+            return None;
+        }
+        self.is_h2.store(true, Ordering::Relaxed);
+        self.was_quiet.store(false, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Busy(self.clone()))
+    }
+
+    fn look(&self) -> Look {
+        if !self.seen.load(Ordering::Relaxed) {
+            return Look::Silent;
+        }
+        let quiet = self.is_h2.load(Ordering::Relaxed) && self.open.load(Ordering::Relaxed) == 0;
+        if self.was_quiet.swap(quiet, Ordering::Relaxed) && quiet { Look::Quiet } else { Look::Busy }
+    }
+}
+
+/// An HTTP/2 request that is open.
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response body that keeps its request open.
+struct Guarded {
+    body: axum::body::Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Guarded {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<http_body::Frame<bytes::Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

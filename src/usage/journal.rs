@@ -1,0 +1,197 @@
+//! The journal: records that may be written a moment later than what they record, in batches.
+//!
+//! Entries wait in a bounded queue; the writer collects for a short while, then writes what there is in one
+//! statement. While the database is away the writer tries again and the queue fills; what finds it full waits a
+//! second and is then dropped and counted, because a free call is worth more than its record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::calls::{self, CallRecord};
+use crate::clock::Timestamp;
+use crate::db::Db;
+use crate::error::Result;
+use crate::mcp::session::Session;
+use crate::session_history::{self, SessionClosed, SessionOpened};
+use crate::telemetry::labels::{Label, SessionEnd};
+use crate::telemetry::metrics::Metrics;
+
+const QUEUE: usize = 8192;
+const BATCH: usize = 512;
+/// How long the writer collects. Bounds what a kill can lose.
+const LINGER: Duration = Duration::from_millis(50);
+const FULL_WAIT: Duration = Duration::from_secs(1);
+/// How often a batch is tried while Weir stops; before that it is tried until it is written.
+const LAST_TRIES: u32 = 3;
+const RETRY: Duration = Duration::from_millis(500);
+
+enum Entry {
+    Call(Box<CallRecord>),
+    Opened(Box<SessionOpened>),
+    Closed(Box<SessionClosed>),
+    Flush(oneshot::Sender<()>),
+}
+
+/// The writing end of the queue.
+#[derive(Clone)]
+pub struct Journal {
+    queue: mpsc::Sender<Entry>,
+    metrics: Arc<Metrics>,
+}
+
+/// The reading end of the queue.
+pub struct Writer {
+    queue: mpsc::Receiver<Entry>,
+    db: Db,
+    metrics: Arc<Metrics>,
+}
+
+impl Journal {
+    /// A journal and its writer, which must be [run](Writer::run).
+    #[must_use]
+    pub fn new(db: Db, metrics: Arc<Metrics>) -> (Self, Writer) {
+        let (queue, reader) = mpsc::channel(QUEUE);
+        (Self { queue, metrics: metrics.clone() }, Writer { queue: reader, db, metrics })
+    }
+
+    /// Records a call.
+    pub async fn call(&self, record: CallRecord) {
+        let entry = match self.queue.try_send(Entry::Call(Box::new(record))) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(entry) | mpsc::error::TrySendError::Closed(entry)) => entry,
+        };
+        if self.queue.send_timeout(entry, FULL_WAIT).await.is_err() {
+            self.metrics.calls_dropped.inc();
+        }
+    }
+
+    /// Records that a session opened.
+    pub fn session_opened(&self, session: &Session) {
+        let negotiated = session.negotiated();
+        let (client_name, client_version) = negotiated.client.unwrap_or_default();
+        self.offer(Entry::Opened(Box::new(SessionOpened {
+            id: session.row,
+            principal: session.owner.clone(),
+            transport: session.transport.text(),
+            revision: negotiated.revision.name(),
+            client_name: client_name.into(),
+            client_version: client_version.into(),
+            opened_at: session.opened_at,
+        })));
+    }
+
+    /// Records that a session closed.
+    pub fn session_closed(&self, session: &Session, at: Timestamp, reason: SessionEnd) {
+        let (requests, calls) = session.counts();
+        let negotiated = session.negotiated();
+        let (client_name, client_version) = negotiated.client.unwrap_or_default();
+        self.offer(Entry::Closed(Box::new(SessionClosed {
+            id: session.row,
+            tenant: session.owner.tenant,
+            closed_at: at,
+            revision: negotiated.revision.name(),
+            client_name: client_name.into(),
+            client_version: client_version.into(),
+            reason: reason.text(),
+            requests: requests.into(),
+            calls: calls.into(),
+        })));
+    }
+
+    fn offer(&self, entry: Entry) {
+        if self.queue.try_send(entry).is_err() {
+            self.metrics.calls_dropped.inc();
+        }
+    }
+
+    /// Waits until everything that was recorded so far is written.
+    pub async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if self.queue.send_timeout(Entry::Flush(done), FULL_WAIT).await.is_ok() {
+            let _ = tokio::time::timeout(FULL_WAIT, written).await;
+        }
+    }
+}
+
+impl Writer {
+    /// Writes until `stop` fires, then writes what is left. Whoever stops it must have stopped the writers first.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.queue.recv_many(&mut batch, BATCH) => {}
+                () = stop.cancelled() => break,
+            }
+            if batch.is_empty() {
+                return;
+            }
+            self.linger(&mut batch, &stop).await;
+            self.write(std::mem::take(&mut batch), &stop).await;
+        }
+        self.queue.close();
+        while self.queue.recv_many(&mut batch, BATCH).await > 0 {
+            self.write(std::mem::take(&mut batch), &stop).await;
+        }
+    }
+
+    /// Lets more come together, unless somebody waits.
+    async fn linger(&mut self, batch: &mut Vec<Entry>, stop: &CancellationToken) {
+        let until = tokio::time::Instant::now() + LINGER;
+        while batch.len() < BATCH && !batch.iter().any(|e| matches!(e, Entry::Flush(_))) {
+            let room = BATCH - batch.len();
+            let more = tokio::select! {
+                more = tokio::time::timeout_at(until, self.queue.recv_many(batch, room)) => more,
+                () = stop.cancelled() => return,
+            };
+            if !matches!(more, Ok(1..)) {
+                return;
+            }
+        }
+    }
+
+    async fn write(&self, batch: Vec<Entry>, stop: &CancellationToken) {
+        self.metrics.calls_queued.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+        let (mut records, mut sessions, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in batch {
+            match entry {
+                Entry::Call(record) => records.push(*record),
+                Entry::Flush(done) => waiting.push(done),
+                session => sessions.push(session),
+            }
+        }
+        let mut left = LAST_TRIES;
+        while let Err(error) = self.try_write(&records, &sessions).await {
+            tracing::warn!(%error, "the journal is not written; trying again");
+            if stop.is_cancelled() {
+                left -= 1;
+            }
+            if left == 0 {
+                self.metrics.calls_dropped.inc_by(records.len() as u64);
+                break;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        for done in waiting {
+            let _ = done.send(());
+        }
+    }
+
+    /// Writes a batch; writing one twice changes nothing.
+    async fn try_write(&self, records: &[CallRecord], sessions: &[Entry]) -> Result<()> {
+        calls::insert_batch(&self.db, records).await?;
+        for entry in sessions {
+            match entry {
+                Entry::Opened(opened) => session_history::open(&self.db, opened).await?,
+                Entry::Closed(closed) => {
+                    session_history::close(&self.db, closed).await?;
+                }
+                Entry::Call(_) | Entry::Flush(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
