@@ -6,6 +6,9 @@
 pub mod app;
 pub mod serve;
 
+// The commands.
+pub mod cli;
+
 // The front door.
 pub mod http;
 pub mod mcp;

@@ -1,0 +1,153 @@
+//! The commands. Each prints its result to stdout and its trouble to stderr; what goes wrong ends with exit code 1,
+//! a wrong command line with 2.
+#![expect(clippy::print_stdout, reason = "commands speak to whoever typed them")]
+
+mod dev;
+mod health;
+mod keys;
+mod operators;
+pub mod probe;
+mod service;
+mod tenants;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::clock::Clock;
+use crate::config::{Config, Layers};
+use crate::db::Db;
+
+/// Why a command failed, as a sentence.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A multi-tenant MCP gateway that sells tools.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything on this machine: SQLite, a first tenant and key, and lines to paste into clients
+    Dev(dev::DevArgs),
+    /// Run in production: needs a migrated database, creates nothing
+    Serve(ServeArgs),
+    /// Bring the database's schema up to date
+    Migrate(ConfigArgs),
+    /// Create, list, suspend, resume and delete tenants
+    Tenant(tenants::TenantArgs),
+    /// Create, list and revoke a tenant's API keys and URL tokens
+    Key(keys::KeyArgs),
+    /// Create, list and revoke operator keys, which open the admin API
+    OperatorKey(operators::OperatorKeyArgs),
+    /// Check an MCP server as an outside monitor would: connect, list tools, call one that only reads
+    Probe(probe::ProbeArgs),
+    /// Ask a running Weir for its health; exit code 0 if it is well
+    Health(health::HealthArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Args)]
+struct ConfigArgs {
+    /// Configuration file (TOML); WEIR_SECTION__KEY variables win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Address to listen on, instead of server.listen
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+}
+
+impl ConfigArgs {
+    fn load(self, flags: Vec<(String, String)>) -> Result<Config, Failure> {
+        Ok(Layers::from_process(self.config, flags).load()?)
+    }
+
+    /// The database, for commands that change it. Says so where its schema is not up to date.
+    async fn database(self) -> Result<Store, Failure> {
+        let config = self.load(Vec::new())?;
+        let db = Db::connect_existing(&config.database).await.map_err(explain)?;
+        if db.pending_migrations().await.map_err(explain)? > 0 {
+            return Err("the database's schema is not up to date; run `weir migrate` first".into());
+        }
+        Ok(Store { db, clock: Clock::system() })
+    }
+}
+
+/// What management commands work on.
+struct Store {
+    db: Db,
+    clock: Clock,
+}
+
+/// The whole chain of an error: on the command line the operator may see what the database said.
+#[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
+fn explain(error: crate::error::Error) -> Failure {
+    use std::error::Error;
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text.into()
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A sentence for stderr.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Dev(args) => dev::run(args).await,
+        Command::Serve(args) => service::serve(args).await,
+        Command::Migrate(args) => migrate(args).await,
+        Command::Tenant(args) => tenants::run(args).await,
+        Command::Key(args) => keys::run(args).await,
+        Command::OperatorKey(args) => operators::run(args).await,
+        Command::Probe(args) => Ok(probe::run(args).await?),
+        Command::Health(args) => health::run(args).await,
+    }
+}
+
+async fn migrate(args: ConfigArgs) -> Result<(), Failure> {
+    let config = args.load(Vec::new())?;
+    let db = Db::connect(&config.database).await.map_err(explain)?;
+    let pending = db.pending_migrations().await.map_err(explain)?;
+    db.migrate().await.map_err(explain)?;
+    db.close().await;
+    println!("{} migrations applied; the schema is up to date", pending);
+    Ok(())
+}
+
+/// Prints one object as pretty JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Prints rows under a heading, in columns as wide as their widest cell.
+fn print_table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) {
+    let mut widths = heading.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    };
+    line(heading);
+    for row in rows {
+        line(row.each_ref().map(String::as_str));
+    }
+}
