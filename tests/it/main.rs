@@ -1,0 +1,22 @@
+//! Weir through its front door. Every test starts a whole gateway in its own process, on a port and a database of its
+//! own, and talks HTTP to it. SQLite by default; PostgreSQL where `WEIR_TEST_POSTGRES` names a server.
+
+mod admin;
+mod bad_input;
+mod cli;
+mod credentials;
+mod credentials_jwt;
+mod deploy;
+mod isolation;
+mod legacy;
+mod legacy_streams;
+mod limits;
+mod modern;
+mod modern_headers;
+mod modern_rounds;
+mod modern_streams;
+mod operations;
+mod secrets;
+mod shutdown;
+mod sse;
+mod support;

@@ -1,0 +1,60 @@
+//! A database for one test: SQLite in a directory of its own, or PostgreSQL where `WEIR_TEST_POSTGRES` holds the URL
+//! of a server on which schemas may be created in the database `postgres`, such as `postgres://postgres@127.0.0.1`.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+
+/// A database that goes away with this value.
+pub struct Database {
+    /// For `database.url`.
+    pub url: String,
+    home: Home,
+}
+
+enum Home {
+    Directory {
+        _directory: TempDir,
+    },
+    /// A schema, because a whole database takes a third of a second to create.
+    Schema {
+        server: String,
+        name: String,
+    },
+}
+
+impl Database {
+    /// A fresh database without tables.
+    pub async fn new() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "names a service for tests, not a setting of Weir")]
+        let server = std::env::var("WEIR_TEST_POSTGRES");
+        let Ok(server) = server else {
+            let directory = tempfile::tempdir().expect("a directory");
+            let url = format!("sqlite:{}", directory.path().join("weir.db").display());
+            return Self { url, home: Home::Directory { _directory: directory } };
+        };
+        let server = format!("{server}/postgres");
+        let name = format!("weir_it_{}", uuid::Uuid::now_v7().simple());
+        execute(&server, &format!("create schema {name}")).await;
+        Self { url: format!("{server}?options[search_path]={name}"), home: Home::Schema { server, name } }
+    }
+}
+
+async fn execute(server: &str, sql: &str) {
+    let mut connection = PgConnection::connect(server).await.expect("a server");
+    sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect("executed");
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Home::Schema { server, name } = &self.home else { return };
+        // A statement of the gateway that was cut may still hold a table; it ends by itself.
+        let (server, sql) = (server.clone(), format!("drop schema if exists {name} cascade"));
+        // A destructor cannot wait for its own runtime.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(execute(&server, &sql));
+        });
+        let dropped = dropping.join();
+        assert!(dropped.is_ok() || std::thread::panicking(), "the test's database could not be dropped");
+    }
+}

@@ -1,0 +1,191 @@
+//! Clients of the legacy era: sessions over Streamable HTTP, and HTTP+SSE.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Draft, Events, Gateway, Key, Reply};
+
+/// `initialize` with what a client has to say.
+pub fn initialize(revision: &str) -> Value {
+    json!({
+        "jsonrpc": "2.0",
+        "id": 0,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": revision,
+            "capabilities": {},
+            "clientInfo": { "name": "it", "version": "1" },
+        },
+    })
+}
+
+/// A session over Streamable HTTP.
+pub struct Legacy {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+    /// The session's id.
+    pub id: String,
+    /// The revision that was agreed on.
+    pub revision: String,
+    next: AtomicU64,
+}
+
+impl Legacy {
+    /// `initialize`, as it would be sent.
+    pub fn hello(gateway: &Gateway, key: &Key, revision: &str) -> Draft {
+        let url = format!("{}/mcp", gateway.url);
+        Draft::post(&gateway.http, url, initialize(revision)).bearer(&key.secret)
+    }
+
+    /// Opens a session at `/mcp`.
+    pub async fn open(gateway: &Gateway, key: &Key, revision: &str) -> Self {
+        let reply = Self::hello(gateway, key, revision).send().await;
+        let agreed = reply.result()["protocolVersion"].as_str().expect("a revision").to_owned();
+        let session = Self {
+            http: gateway.http.clone(),
+            url: format!("{}/mcp", gateway.url),
+            token: key.secret.clone(),
+            id: reply.header("mcp-session-id").expect("a session").to_owned(),
+            revision: agreed,
+            next: AtomicU64::new(1),
+        };
+        assert_eq!(session.notify("notifications/initialized", json!({})).await.status, 202);
+        session
+    }
+
+    /// The same session as somebody else would use it.
+    pub fn stolen_by(&self, key: &Key) -> Self {
+        Self {
+            http: self.http.clone(),
+            url: self.url.clone(),
+            token: key.secret.clone(),
+            id: self.id.clone(),
+            revision: self.revision.clone(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    fn dress(&self, draft: Draft) -> Draft {
+        let draft = draft.bearer(&self.token).header("mcp-session-id", &self.id);
+        // The header came with 2025-06-18.
+        if self.revision.as_str() < "2025-06-18" {
+            draft
+        } else {
+            draft.header("mcp-protocol-version", &self.revision)
+        }
+    }
+
+    /// Any message.
+    pub fn message(&self, body: Value) -> Draft {
+        self.dress(Draft::post(&self.http, self.url.clone(), body))
+    }
+
+    /// A request.
+    pub fn draft(&self, method: &str, params: &Value) -> Draft {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.message(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+    }
+
+    /// Sends a request.
+    pub async fn send(&self, method: &str, params: Value) -> Reply {
+        self.draft(method, &params).send().await
+    }
+
+    /// A tool call that is not sent yet.
+    pub fn draft_call(&self, tool: &str, arguments: &Value) -> Draft {
+        self.draft("tools/call", &json!({ "name": tool, "arguments": arguments }))
+    }
+
+    /// Calls a tool.
+    pub async fn call(&self, tool: &str, arguments: Value) -> Reply {
+        self.draft_call(tool, &arguments).send().await
+    }
+
+    /// Sends a notification.
+    pub async fn notify(&self, method: &str, params: Value) -> Reply {
+        self.message(json!({ "jsonrpc": "2.0", "method": method, "params": params })).send().await
+    }
+
+    /// A GET of the session's stream.
+    pub fn draft_get(&self) -> Draft {
+        let draft = Draft::new(&self.http, Method::GET, self.url.clone());
+        self.dress(draft).header("accept", "text/event-stream")
+    }
+
+    /// Opens the session's stream.
+    pub async fn stream(&self) -> Events {
+        self.draft_get().stream().await
+    }
+
+    /// A DELETE of the session.
+    pub fn draft_delete(&self) -> Draft {
+        self.dress(Draft::new(&self.http, Method::DELETE, self.url.clone()))
+    }
+}
+
+/// A client of 2024-11-05.
+pub struct Old {
+    /// What the server says.
+    pub events: Events,
+    /// Where messages go, as the server said.
+    pub endpoint: String,
+    http: reqwest::Client,
+    base: String,
+    next: u64,
+}
+
+impl Old {
+    /// A GET of `/sse`, as it would be sent.
+    pub fn hello(gateway: &Gateway, path: &str) -> Draft {
+        let draft = Draft::new(&gateway.http, Method::GET, format!("{}{path}", gateway.url));
+        draft.header("accept", "text/event-stream")
+    }
+
+    /// Connects with this request.
+    pub async fn connect(gateway: &Gateway, hello: Draft) -> Self {
+        let mut events = hello.stream().await;
+        let first = events.next().await.expect("the endpoint");
+        assert_eq!(first.name, "endpoint");
+        let (http, base) = (gateway.http.clone(), gateway.url.clone());
+        Self { events, endpoint: first.data, http, base, next: 1 }
+    }
+
+    /// Connects with an API key and initializes.
+    pub async fn open(gateway: &Gateway, key: &Key) -> Self {
+        let mut old = Self::connect(gateway, Self::hello(gateway, "/sse").bearer(&key.secret)).await;
+        assert_eq!(old.post(initialize("2024-11-05")).send().await.status, 202);
+        let answer = old.events.message().await;
+        assert_eq!(answer["result"]["protocolVersion"], "2024-11-05");
+        old
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> &str {
+        self.endpoint.split_once("sessionId=").expect("a session").1
+    }
+
+    /// A message to the endpoint, without any credential.
+    pub fn post(&self, body: Value) -> Draft {
+        Draft::post(&self.http, format!("{}{}", self.base, self.endpoint), body)
+    }
+
+    /// Sends a request and returns its id.
+    pub async fn start(&mut self, method: &str, params: Value) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        assert_eq!(self.post(body).send().await.status, 202);
+        id
+    }
+
+    /// Sends a request and waits for its answer, which must come next.
+    pub async fn send(&mut self, method: &str, params: Value) -> Value {
+        let id = self.start(method, params).await;
+        let answer = self.events.message().await;
+        assert_eq!(answer["id"], id);
+        answer
+    }
+}

@@ -1,0 +1,315 @@
+//! The server `lab`: tools that misbehave on request. Self-contained, so that an example can include it by path.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+use weir::caller::Principal;
+use weir::error::Result;
+use weir::mcp::bus::Changed;
+use weir::mcp::content::{Content, PromptMessage, ResourceContents, Role, ToolResult};
+use weir::mcp::request::LogLevel;
+use weir::mcp::result::InputRequired;
+use weir::providers::{
+    Call, Completing, Completion, Failure, PromptResult, PromptSpec, Provider, Reference, Reply,
+    ResourceSpec, TemplateSpec, ToolSpec, Toolkit, Variables,
+};
+
+/// The server's name.
+pub const SERVER: &str = "lab";
+/// What `fails` fails with; no client may ever see it.
+pub const SECRET_CAUSE: &str = "connecting to db.internal:5432 failed: password=hunter2";
+/// A resource that can be subscribed to.
+pub const NOTE: &str = "lab://note";
+
+/// How long `slow_count_cancelled` waits for the number that it was asked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+type Answer<T> = std::result::Result<T, Failure>;
+
+/// The provider.
+///
+/// # Errors
+/// None in practice: the descriptions are fixed.
+pub fn provider() -> Result<Arc<dyn Provider>> {
+    let kit = Toolkit::new(SERVER);
+    let kit = count(kit)?;
+    let kit = broken(kit)?;
+    let kit = risky(kit)?;
+    let kit = talkative(kit)?;
+    Ok(readable(kit)?.build())
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// How many counts of each caller were cancelled.
+#[derive(Clone, Default)]
+struct Tally(Arc<Mutex<HashMap<Principal, watch::Sender<u32>>>>);
+
+impl Tally {
+    fn of(&self, call: &Call) -> watch::Sender<u32> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(call.caller().principal().clone()).or_insert_with(|| watch::Sender::new(0)).clone()
+    }
+}
+
+/// A count that is under way; dropped before it is done, it was cancelled.
+struct Counting {
+    cancelled: watch::Sender<u32>,
+    done: bool,
+}
+
+impl Counting {
+    fn finish(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        if !self.done {
+            self.cancelled.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SlowCount {
+    /// How far to count.
+    steps: u32,
+    /// Milliseconds from one number to the next.
+    delay_ms: u64,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Cancelled {
+    /// Wait until so many were cancelled.
+    #[serde(default)]
+    at_least: u32,
+}
+
+fn count(kit: Toolkit) -> Result<Toolkit> {
+    let tally = Tally::default();
+    let asked = tally.clone();
+    let slow = ToolSpec::new("slow_count").description("Counts slowly and reports progress.").read_only();
+    let cancelled = ToolSpec::new("slow_count_cancelled")
+        .description("Says how many of your slow counts were cancelled.")
+        .read_only();
+    kit.tool(slow, move |call: Call, SlowCount { steps, delay_ms }| {
+        let counting = Counting { cancelled: tally.of(&call), done: false };
+        async move {
+            for step in 1..=steps {
+                call.progress(f64::from(step), Some(f64::from(steps)), None);
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            }
+            counting.finish();
+            Ok(ToolResult::text(format!("counted to {steps}")))
+        }
+    })?
+    .tool(cancelled, move |call: Call, Cancelled { at_least }| {
+        let mut count = asked.of(&call).subscribe();
+        async move {
+            let reached = count.wait_for(|count| *count >= at_least);
+            let _ = tokio::time::timeout(PATIENCE, reached).await;
+            let now = *count.borrow();
+            Ok(ToolResult::text(now.to_string()))
+        }
+    })
+}
+
+fn broken(kit: Toolkit) -> Result<Toolkit> {
+    kit.tool(ToolSpec::new("panics").read_only(), |_: Call, Nothing {}| async move {
+        if true {
+            panic!("a tool of the test suite panics on purpose");
+        }
+        Ok(ToolResult::default())
+    })?
+    .tool(ToolSpec::new("fails").read_only(), |_: Call, Nothing {}| async move {
+        Err::<ToolResult, _>(Failure::System(SECRET_CAUSE.into()))
+    })?
+    .tool(ToolSpec::new("hangs").read_only(), |_: Call, Nothing {}| async move {
+        std::future::pending::<()>().await;
+        Ok(ToolResult::default())
+    })?
+    .tool(ToolSpec::new("refuses").read_only(), |_: Call, Nothing {}| async move {
+        Ok(ToolResult::error("Not today. Ask again tomorrow."))
+    })
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Big {
+    /// Length of the text to answer with.
+    bytes: usize,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Echo {
+    /// What to repeat.
+    text: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Routed {
+    region: Option<String>,
+    shard: Option<i64>,
+    at: Option<Place>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Place {
+    dry: Option<bool>,
+}
+
+fn risky(kit: Toolkit) -> Result<Toolkit> {
+    let routed = json!({
+        "type": "object",
+        "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" },
+            "shard": { "type": "integer", "x-mcp-header": "Shard" },
+            "at": { "type": "object", "properties": { "dry": { "type": "boolean", "x-mcp-header": "Dry" } } }
+        }
+    });
+    kit.tool(
+        ToolSpec::new("destroys"),
+        |_: Call, Nothing {}| async move { Ok(ToolResult::text("destroyed")) },
+    )?
+    .tool(ToolSpec::new("writes").additive(), |_: Call, Nothing {}| async move {
+        Ok(ToolResult::text("written"))
+    })?
+    .tool(ToolSpec::new("big").read_only(), |_: Call, Big { bytes }| async move {
+        Ok(ToolResult::text("x".repeat(bytes)))
+    })?
+    .tool(ToolSpec::new("echo").read_only().idempotent(), |_: Call, Echo { text }| async move {
+        Ok(ToolResult::text(text))
+    })?
+    .tool(
+        ToolSpec::new("routed").read_only().input_schema(routed),
+        |_: Call, Routed { region, shard, at }| async move {
+            let dry = at.and_then(|at| at.dry);
+            Ok(ToolResult::text(json!({ "region": region, "shard": shard, "dry": dry }).to_string()))
+        },
+    )
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Asks {
+    /// What the question is about.
+    topic: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Notify {
+    /// What changed: tools, prompts, resources, or the URI of a resource.
+    what: String,
+    /// Whether only the caller's tenant is told.
+    #[serde(default)]
+    mine: bool,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Talks {
+    /// How many messages of each severity to send.
+    messages: u32,
+}
+
+/// Asks one question, and then says what was answered and what it remembered.
+fn ask(call: &Call, topic: &str) -> Reply<ToolResult> {
+    let Some(answer) = call.inputs().get("opinion") else {
+        let schema = json!({
+            "type": "object", "properties": { "opinion": { "type": "string" } }, "required": ["opinion"]
+        });
+        let question = format!("What do you think of {topic}?");
+        let input = InputRequired::new().elicit("opinion", &question, &schema);
+        return Reply::ask(input.remember(json!({ "topic": topic, "round": 1 })));
+    };
+    let text = json!({ "answer": answer, "state": call.state() }).to_string();
+    ToolResult::text(text).into()
+}
+
+fn talkative(kit: Toolkit) -> Result<Toolkit> {
+    kit.tool(ToolSpec::new("asks").read_only(), |call: Call, Asks { topic }| async move {
+        Ok(ask(&call, &topic))
+    })?
+    .tool(ToolSpec::new("notify").read_only(), |call: Call, Notify { what, mine }| async move {
+        let what = match what.as_str() {
+            "tools" => Changed::Tools,
+            "prompts" => Changed::Prompts,
+            "resources" => Changed::Resources,
+            uri => Changed::Resource(uri.into()),
+        };
+        if mine {
+            call.notifier().changed_for(call.caller().tenant(), what);
+        } else {
+            call.notifier().changed(what);
+        }
+        Ok(ToolResult::text("told"))
+    })?
+    .tool(ToolSpec::new("talks").read_only(), |call: Call, Talks { messages }| async move {
+        for number in 1..=messages {
+            for level in [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error] {
+                call.log(level, Some("lab"), &json!({ "number": number }));
+            }
+        }
+        Ok(ToolResult::text("said"))
+    })
+}
+
+fn note(uri: String, found: &Variables) -> Answer<Reply<Vec<ResourceContents>>> {
+    match found.get("id").map(String::as_str) {
+        Some("missing") => Err(Failure::NotFound),
+        Some("broken") => Err(Failure::System(SECRET_CAUSE.into())),
+        id => {
+            let text = format!("note {}", id.unwrap_or(""));
+            Ok(vec![ResourceContents::text(uri, "text/plain", text)].into())
+        }
+    }
+}
+
+fn readable(kit: Toolkit) -> Result<Toolkit> {
+    let greeting = PromptSpec::new("greet")
+        .description("A greeting.")
+        .argument("name", "Whom to greet", true)
+        .argument("tone", "How", false);
+    kit.resource(&ResourceSpec::new(NOTE, "A note", "text/plain"), |_: Call| async move {
+        Ok(vec![ResourceContents::text(NOTE, "text/plain", "a note")].into())
+    })?
+    .template(
+        &TemplateSpec::new("lab://notes/{id}", "Notes", "text/plain"),
+        |_: Call, (uri, found)| async move { note(uri, &found) },
+    )?
+    .prompt(greeting, |_: Call, arguments: BTreeMap<String, String>| async move {
+        let text = format!("Say hello to {}.", arguments.get("name").map_or("", String::as_str));
+        let message = PromptMessage { role: Role::User, content: Content::text(text) };
+        Ok(PromptResult { description: Some("A greeting".to_owned()), messages: vec![message] }.into())
+    })
+    .map(|kit| {
+        kit.completion(
+            |_: Call, (what, typing): (Reference, Completing)| async move { complete(&what, &typing) },
+        )
+    })
+}
+
+fn complete(what: &Reference, typing: &Completing) -> Answer<Completion> {
+    let all: Vec<String> = match (what, typing.name.as_str()) {
+        (Reference::Prompt(name), "tone") if name == "greet" => {
+            ["formal", "friendly", "funny"].map(str::to_owned).to_vec()
+        }
+        (Reference::Template(_), "id") => (0..300).map(|n| format!("n{n}")).collect(),
+        _ => Vec::new(),
+    };
+    let values: Vec<_> = all.into_iter().filter(|value| value.starts_with(&typing.value)).collect();
+    Ok(Completion { total: u32::try_from(values.len()).ok(), has_more: false, values })
+}
