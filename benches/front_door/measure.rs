@@ -1,0 +1,226 @@
+//! What is measured, and how it is printed.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::child::Child;
+use crate::figures::{Samples, mebibytes, percentile};
+use crate::roles::Deployment;
+use crate::wire::{Connection, call, request};
+use crate::{Failure, Options, Role, load};
+
+/// Requests before anything is measured, per server.
+const WARM_UP: usize = 5_000;
+/// How long a process is left alone before its memory counts. The journal is written and the allocator at rest by then.
+const REST: Duration = Duration::from_millis(1500);
+/// How often the start is measured.
+const STARTS: usize = 15;
+/// How often the first event is measured.
+const EVENTS: usize = 500;
+/// How long a start may take.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// One round of one server.
+struct Round {
+    cpu_micros: f64,
+    per_second: f64,
+    p50: f64,
+    p99: f64,
+}
+
+/// One server under load.
+struct Side {
+    name: &'static str,
+    child: Child,
+    request: Bytes,
+    rounds: Vec<Round>,
+}
+
+impl Side {
+    async fn warm(
+        name: &'static str,
+        child: Child,
+        request: Bytes,
+        options: &Options,
+    ) -> Result<Self, Failure> {
+        load::run(child.address, &request, WARM_UP, options.connections).await?;
+        Ok(Self { name, child, request, rounds: Vec::new() })
+    }
+
+    async fn round(&mut self, options: &Options) -> Result<(), Failure> {
+        let before = self.child.cpu()?;
+        let load =
+            load::run(self.child.address, &self.request, options.requests, options.connections).await?;
+        // What is done beside the answers, such as writing the journal, belongs to them.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let cpu = self.child.cpu()?.saturating_sub(before);
+        let requests = count(options.requests);
+        self.rounds.push(Round {
+            cpu_micros: cpu.as_secs_f64() * 1e6 / requests,
+            per_second: requests / load.elapsed.as_secs_f64(),
+            p50: percentile(&load.latencies, 50),
+            p99: percentile(&load.latencies, 99),
+        });
+        Ok(())
+    }
+
+    fn samples(&self, figure: impl Fn(&Round) -> f64) -> Samples {
+        Samples::new(self.rounds.iter().map(figure))
+    }
+
+    fn print(&self) {
+        println!(
+            "  {:<10} {:>24} {:>28} {:>24} {:>26}",
+            self.name,
+            self.samples(|r| r.cpu_micros).show(1),
+            self.samples(|r| r.per_second).show(0),
+            self.samples(|r| r.p50).show(0),
+            self.samples(|r| r.p99).show(0),
+        );
+    }
+}
+
+/// Bare axum against a tool call, in alternating rounds.
+pub async fn calls(deployment: &Deployment, options: &Options) -> Result<(), Failure> {
+    let weir = Child::start(Role::Weir, &deployment.database)?;
+    let echo = Child::start(Role::Echo, &deployment.database)?;
+    let asked =
+        call(&deployment.key, "echo", "{\"text\":\"a weir holds the flow back and measures it\"}", "");
+    let answer = {
+        let mut connection = Connection::open(weir.address).await?;
+        let (status, body) = connection.exchange(&asked).await?;
+        let body = String::from_utf8_lossy(body).into_owned();
+        if status != 200 || !body.contains("\"isError\":false") {
+            return Err(format!("the call failed: HTTP {status}: {body}").into());
+        }
+        body
+    };
+    // The echo is sent what Weir answered, under the same headers, so both write the same number of bytes.
+    let extra = "mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: echo\r\n";
+    let echoed = request("POST", "/mcp", &deployment.key, extra, &answer);
+    println!(
+        "calls: {} rounds of {} requests on {} connections; request {} bytes, answer {} bytes",
+        options.rounds,
+        options.requests,
+        options.connections,
+        asked.len(),
+        answer.len()
+    );
+    let mut echo = Side::warm("bare axum", echo, echoed, options).await?;
+    let mut weir = Side::warm("weir", weir, asked, options).await?;
+    for _ in 0..options.rounds {
+        echo.round(options).await?;
+        weir.round(options).await?;
+    }
+    println!(
+        "  {:<10} {:>24} {:>28} {:>24} {:>26}",
+        "median", "CPU us/request", "requests/s", "p50 us", "p99 us"
+    );
+    echo.print();
+    weir.print();
+    let ratio = |figure: fn(&Round) -> f64| {
+        let pairs = weir.rounds.iter().zip(&echo.rounds);
+        Samples::new(pairs.map(|(weir, echo)| figure(weir) / figure(echo))).show(2)
+    };
+    println!("  weir / bare axum: CPU {}, throughput {}", ratio(|r| r.cpu_micros), ratio(|r| r.per_second));
+    Ok(())
+}
+
+/// Memory of an idle process and of an idle session.
+pub async fn memory(deployment: &Deployment, options: &Options) -> Result<(), Failure> {
+    let child = Child::start(Role::Weir, &deployment.database)?;
+    let health = request("GET", "/health", &deployment.key, "", "");
+    Connection::open(child.address).await?.exchange(&health).await?;
+    tokio::time::sleep(REST).await;
+    let now = || Ok::<_, Failure>((child.memory("VmRSS")?, child.memory("RssAnon")?));
+    let (resident, anonymous) = now()?;
+    println!(
+        "memory: idle process {:.1} MiB resident, {:.1} MiB of it anonymous",
+        mebibytes(resident),
+        mebibytes(anonymous)
+    );
+
+    let body = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\",\
+                \"capabilities\":{\"roots\":{},\"sampling\":{},\"elicitation\":{}},\
+                \"clientInfo\":{\"name\":\"front_door\",\"version\":\"1.0.0\"}}}";
+    let initialize = request("POST", "/mcp", &deployment.key, "", body);
+    // What any load costs once (threads' arenas, pages of the database, buffers) is no session's, so as many were opened
+    // before those that count.
+    load::run(child.address, &initialize, options.sessions, options.connections).await?;
+    tokio::time::sleep(REST).await;
+    let (resident, anonymous) = now()?;
+    load::run(child.address, &initialize, options.sessions, options.connections).await?;
+    tokio::time::sleep(REST).await;
+    let (resident_after, anonymous_after) = now()?;
+    let each = |before: f64, after: f64| (after - before) / count(options.sessions);
+    println!(
+        "  {} idle legacy sessions beside as many: {:.0} bytes each ({:.0} anonymous)",
+        options.sessions,
+        each(resident, resident_after),
+        each(anonymous, anonymous_after)
+    );
+    Ok(())
+}
+
+/// From `exec` to the first 200.
+pub async fn start(deployment: &Deployment) -> Result<(), Failure> {
+    let health = request("GET", "/health", &deployment.key, "", "");
+    let mut millis = Vec::with_capacity(STARTS);
+    for _ in 0..STARTS {
+        let address = free_port()?;
+        let started = Instant::now();
+        let child = Child::start_at(Role::Weir, &deployment.database, address)?;
+        loop {
+            if let Ok(mut connection) = Connection::open(child.address).await
+                && connection.exchange(&health).await?.0 == 200
+            {
+                break;
+            }
+            if started.elapsed() > START_LIMIT {
+                return Err("Weir did not start".into());
+            }
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        millis.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    println!(
+        "start: {} ms from exec to the first 200 of /health, {STARTS} times",
+        Samples::new(millis).show(1)
+    );
+    Ok(())
+}
+
+/// Until the first event.
+pub async fn events(deployment: &Deployment) -> Result<(), Failure> {
+    let child = Child::start(Role::Weir, &deployment.database)?;
+    let connect = request("GET", "/sse", &deployment.key, "", "");
+    let report = call(&deployment.key, "report", "{}", ",\"progressToken\":1");
+    println!("events: {EVENTS} times each, one connection at a time");
+    for (what, request, text) in [
+        ("GET /sse to its endpoint event", &connect, &b"event: endpoint"[..]),
+        ("tools/call to its first progress", &report, b"notifications/progress"),
+    ] {
+        let mut taken = Vec::with_capacity(EVENTS);
+        for _ in 0..EVENTS {
+            let connection = Connection::open(child.address).await?;
+            let started = Instant::now();
+            connection.until(request, text).await?;
+            taken.push(started.elapsed());
+        }
+        taken.sort_unstable();
+        println!("  {what}: p50 {:.0} us, p99 {:.0} us", percentile(&taken, 50), percentile(&taken, 99));
+    }
+    Ok(())
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<SocketAddr, Failure> {
+    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+fn count(number: usize) -> f64 {
+    number as f64
+}

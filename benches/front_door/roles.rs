@@ -1,0 +1,146 @@
+//! The two servers, each run in a process of its own, and the deployment that Weir finds when it starts.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::post;
+use axum::serve::ListenerExt;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use weir::api_keys::{self, KeyKind, NewKey};
+use weir::app::{App, Parts};
+use weir::audit::Actor;
+use weir::clock::Clock;
+use weir::config::{Config, Layers};
+use weir::db::Db;
+use weir::mcp::content::ToolResult;
+use weir::policy::Scopes;
+use weir::providers::{Call, Provider, ToolSpec, Toolkit};
+use weir::serve::Listeners;
+use weir::{egress, telemetry, tenants};
+
+use crate::Failure;
+
+/// A directory with a migrated database in it, one tenant and one API key.
+pub struct Deployment {
+    _directory: tempfile::TempDir,
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// The key, as a client sends it.
+    pub key: String,
+}
+
+impl Deployment {
+    /// Makes one.
+    pub async fn create() -> Result<Self, Failure> {
+        egress::install_crypto();
+        let directory = tempfile::tempdir()?;
+        let database = directory.path().join("weir.db");
+        let db = Db::connect(&config(&database, 0)?.database).await?;
+        db.migrate().await?;
+        let clock = Clock::system();
+        let tenant = tenants::create(&db, &clock, Actor::Cli, "bench").await?;
+        let new = NewKey {
+            kind: KeyKind::ApiKey,
+            name: "bench".to_owned(),
+            scopes: Scopes::default(),
+            expires_at: None,
+        };
+        let (_, secret) = api_keys::create(&db, &clock, Actor::Cli, tenant.id, new).await?;
+        db.close().await;
+        Ok(Self { _directory: directory, database, key: secret.expose().to_owned() })
+    }
+}
+
+/// The defaults, with limits that are counted but never reached.
+fn config(database: &Path, port: u16) -> Result<Config, Failure> {
+    let listen = format!("127.0.0.1:{port}");
+    let url = format!("sqlite:{}", database.display());
+    let mut flags = vec![
+        ("server.listen", listen.as_str()),
+        ("metrics.listen", "127.0.0.1:0"),
+        ("database.url", &url),
+        ("limits.tenant.concurrency", "100000"),
+        ("limits.tenant.sessions", "1000000"),
+        ("limits.tenant.streams", "100000"),
+    ];
+    for key in
+        ["limits.tenant.per_second", "limits.tenant.burst", "limits.key.per_second", "limits.key.burst"]
+    {
+        flags.push((key, "1000000"));
+    }
+    for key in ["limits.ip.per_second", "limits.ip.burst"] {
+        flags.push((key, "100000"));
+    }
+    let flags = flags.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    Ok(Layers { flags, ..Layers::default() }.load()?)
+}
+
+/// Bare axum: a JSON body in, the same JSON body out.
+pub async fn echo(port: u16) -> Result<(), Failure> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    announce(&listener)?;
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    #[expect(clippy::disallowed_types, reason = "the bare axum that Weir is compared with")]
+    let router = Router::new()
+        .route("/mcp", post(async |axum::Json(body): axum::Json<serde_json::Value>| axum::Json(body)));
+    axum::serve(listener, router).with_graceful_shutdown(parent_gone()).await?;
+    Ok(())
+}
+
+/// Weir, started as its binary starts it.
+pub async fn weir(database: &Path, port: u16) -> Result<(), Failure> {
+    egress::install_crypto();
+    let config = config(database, port)?;
+    let _telemetry = telemetry::init(&config.log, &config.otel)?;
+    let db = Db::connect(&config.database).await?;
+    db.migrate().await?;
+    let parts = Parts { providers: vec![tools()?], ..Parts::new(config, db) };
+    let app = Box::pin(App::start(parts)).await?;
+    let listeners = Listeners::bind(&app.config).await?;
+    announce(&listeners.public)?;
+    Box::pin(weir::serve::run(app, listeners, parent_gone())).await;
+    Ok(())
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Echo {
+    /// What to say.
+    text: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Nothing {}
+
+fn tools() -> Result<Arc<dyn Provider>, Failure> {
+    let echo = ToolSpec::new("echo").description("Says what it is told.").read_only();
+    let report = ToolSpec::new("report").description("Reports progress once.").read_only();
+    let kit = Toolkit::new("bench")
+        .tool(echo, async |_call: Call, echo: Echo| Ok(ToolResult::text(echo.text)))?
+        .tool(report, async |call: Call, _: Nothing| {
+            call.progress(1.0, None, None);
+            Ok(ToolResult::text("done"))
+        })?;
+    Ok(kit.build())
+}
+
+fn announce(listener: &TcpListener) -> Result<(), Failure> {
+    println!("{}", listener.local_addr()?);
+    Ok(())
+}
+
+/// Resolves when standard input closes, which it does when the parent lets go of the child, or dies.
+async fn parent_gone() {
+    let (gone, hear) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = gone.send(());
+    });
+    let _ = hear.await;
+}
