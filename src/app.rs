@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -203,14 +204,17 @@ impl App {
 async fn enforce_revocations(app: Arc<App>) {
     let mut events = app.bus.subscribe();
     let mut suspects = Vec::new();
+    let mut check_at = Instant::now();
     loop {
         let event = tokio::select! {
+            biased;
             () = app.tasks.stopping().cancelled() => return,
-            event = events.recv() => event,
-            () = tokio::time::sleep(CHECK_AGAIN), if !suspects.is_empty() => {
+            () = tokio::time::sleep_until(check_at), if !suspects.is_empty() => {
                 suspects = check(&app, suspects).await;
+                check_at = Instant::now() + CHECK_AGAIN;
                 continue;
             }
+            event = events.recv() => event,
         };
         match event {
             Ok(Event::Changed { .. }) => continue,
@@ -218,7 +222,7 @@ async fn enforce_revocations(app: Arc<App>) {
             Err(RecvError::Lagged(_)) => suspects = app.sessions.select(|_| true),
             Err(RecvError::Closed) => return,
         }
-        suspects = check(&app, suspects).await;
+        check_at = Instant::now();
     }
 }
 

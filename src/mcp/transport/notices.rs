@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::caller::Caller;
@@ -29,8 +30,9 @@ pub struct Notices {
     credential: CredentialRef,
     endpoint: Endpoint,
     events: Receiver<Event>,
-    /// The credential could not be checked; it is checked again soon.
-    unsure: bool,
+    /// When the credential is to be checked again. Set before the check is awaited: a stream may drop [`Notices::next`]
+    /// for something else, and must not lose with it that it has to check.
+    check_at: Option<Instant>,
 }
 
 /// How long until an unsure stream checks again.
@@ -40,7 +42,7 @@ impl Notices {
     /// Listens from now on.
     pub fn subscribe(app: &Arc<App>, caller: Caller, credential: CredentialRef, endpoint: Endpoint) -> Self {
         let events = app.bus.subscribe();
-        Self { app: app.clone(), caller, credential, endpoint, events, unsure: false }
+        Self { app: app.clone(), caller, credential, endpoint, events, check_at: None }
     }
 
     /// The next notice; `None` when the stream must end, because Weir stops or the credential does.
@@ -49,13 +51,13 @@ impl Notices {
             let event = tokio::select! {
                 biased;
                 () = self.app.tasks.stopping().cancelled() => return None,
-                event = self.events.recv() => event,
-                () = tokio::time::sleep(CHECK_AGAIN), if self.unsure => {
+                () = reached(self.check_at) => {
                     self.recheck().await?;
                     continue;
                 }
-                () = expiry(&self.app, &self.caller), if !self.unsure => {
-                    self.recheck().await?;
+                event = self.events.recv() => event,
+                () = expiry(&self.app, &self.caller), if self.check_at.is_none() => {
+                    self.check_at = Some(Instant::now());
                     continue;
                 }
             };
@@ -68,12 +70,12 @@ impl Notices {
                     }
                 }
                 Ok(Event::Revoked(change)) => {
-                    if change.concerns(self.caller.principal()) && self.recheck().await.is_none() {
-                        return None;
+                    if change.concerns(self.caller.principal()) {
+                        self.check_at = Some(Instant::now());
                     }
                 }
                 Err(RecvError::Lagged(_)) => {
-                    self.recheck().await?;
+                    self.check_at = Some(Instant::now());
                     return Some(Notice::Missed);
                 }
                 Err(RecvError::Closed) => return None,
@@ -86,12 +88,20 @@ impl Notices {
         match self.app.credentials.resolve_reference(&self.credential).await {
             Ok(caller) => {
                 self.caller = caller;
-                self.unsure = false;
+                self.check_at = None;
             }
-            Err(Refused::Unavailable) => self.unsure = true,
+            Err(Refused::Unavailable) => self.check_at = Some(Instant::now() + CHECK_AGAIN),
             Err(Refused::Invalid | Refused::Suspended { .. }) => return None,
         }
         Some(())
+    }
+}
+
+/// Returns at this instant; never where there is none.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
