@@ -61,7 +61,7 @@ async fn a_state_is_good_for_its_own_request_only() {
     let client = Modern::new(&gateway, &key);
     let state = first_round(&client, "tea").await;
     let text = state.as_str().expect("a text");
-    let turned = if text.ends_with('A') { "B" } else { "A" };
+    let turned = if text.starts_with('A') { "B" } else { "A" };
     let same_tenant = Modern::new(&gateway, &gateway.key(key.tenant).await);
     let stranger = Modern::new(&gateway, &gateway.caller().await);
     for (what, draft) in [
