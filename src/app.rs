@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::credentials::{Credentials, Refused};
 use crate::db::Db;
 use crate::egress;
@@ -29,6 +29,8 @@ use crate::usage::{Journal, Usage, Writer};
 
 /// How often idle sessions and forgotten addresses are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+/// ... at most.
+const LEAST_SWEEP: Duration = Duration::from_millis(100);
 /// How often the database is asked whether it is there.
 const DATABASE_PING: Duration = Duration::from_secs(5);
 /// How long until sessions are checked again whose credential could not be.
@@ -148,13 +150,7 @@ impl App {
         )?;
         let sealer = Sealer::new(&settings::deployment_secret(&db).await?)?;
         metrics.database_up.set(1);
-        let sessions = Sessions::new(
-            clock.clone(),
-            limits.clone(),
-            hooks.clone(),
-            journal,
-            config.mcp.session_idle.get(),
-        );
+        let sessions = Sessions::new(clock.clone(), limits.clone(), hooks.clone(), journal, &config.mcp);
         let app = Arc::new(Self {
             server_info: server_info(&config.mcp.server_name).to_string(),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
@@ -242,7 +238,10 @@ async fn check(app: &App, suspects: Vec<Arc<Session>>) -> Vec<Arc<Session>> {
 }
 
 async fn sweep(app: Arc<App>) {
-    let mut timer = tokio::time::interval(SWEEP.min(app.config.mcp.session_idle.get()));
+    let mcp = &app.config.mcp;
+    let times = [mcp.session_idle, mcp.session_unused, mcp.sse_grace].map(config::Millis::get);
+    let shortest = times.into_iter().filter(|time| !time.is_zero()).min().unwrap_or(SWEEP);
+    let mut timer = tokio::time::interval(shortest.clamp(LEAST_SWEEP, SWEEP));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

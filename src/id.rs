@@ -133,6 +133,8 @@ ids! {
     CallId = "call";
     /// A session's row in the history (not the session's secret id on the wire).
     SessionRowId = "ses";
+    /// A question to a client that waits for its answer.
+    QuestionId = "ask";
     /// One HTTP request, echoed as `X-Request-Id` and quoted in errors.
     RequestUid = "req";
 }

@@ -105,8 +105,9 @@ fn speaking(kit: Toolkit) -> Result<Toolkit> {
         },
     )?
     .tool(
-        spec("test_reconnection", "Takes a moment. Closing the stream meanwhile is up to the transport."),
-        |_: Call, NoArguments {}| async move {
+        spec("test_reconnection", "Lets the client's connection go, then answers."),
+        |call: Call, NoArguments {}| async move {
+            call.close_stream();
             sleep(STEP).await;
             Ok(ToolResult::text("The answer arrived, whether or not the stream was closed."))
         },

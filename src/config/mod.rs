@@ -231,6 +231,20 @@ pub struct Mcp {
     pub heartbeat: Millis,
     #[serde(rename = "session_idle_ms")]
     pub session_idle: Millis,
+    #[serde(rename = "session_unused_ms")]
+    pub session_unused: Millis,
+    #[serde(rename = "sse_grace_ms")]
+    pub sse_grace: Millis,
+    #[serde(rename = "input_timeout_ms")]
+    pub input_timeout: Millis,
+    #[serde(rename = "retry_ms")]
+    pub retry: Millis,
+    #[serde(rename = "stream_max_ms")]
+    pub stream_max: Millis,
+    #[serde(rename = "replay_ms")]
+    pub replay: Millis,
+    pub replay_bytes: usize,
+    pub replay_total_bytes: usize,
     pub max_batch: usize,
 }
 

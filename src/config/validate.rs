@@ -198,6 +198,14 @@ fn mcp(mcp: &Mcp) -> Result<(), Invalid> {
     millis("mcp.stream_after_ms", mcp.stream_after, 0..=86_400_000)?;
     millis("mcp.heartbeat_ms", mcp.heartbeat, 1..=600_000)?;
     millis("mcp.session_idle_ms", mcp.session_idle, 1..=2_592_000_000)?;
+    millis("mcp.session_unused_ms", mcp.session_unused, 1..=2_592_000_000)?;
+    millis("mcp.sse_grace_ms", mcp.sse_grace, 0..=3_600_000)?;
+    millis("mcp.input_timeout_ms", mcp.input_timeout, 1..=86_400_000)?;
+    millis("mcp.retry_ms", mcp.retry, 0..=3_600_000)?;
+    millis("mcp.stream_max_ms", mcp.stream_max, 0..=86_400_000)?;
+    millis("mcp.replay_ms", mcp.replay, 0..=86_400_000)?;
+    size("mcp.replay_bytes", mcp.replay_bytes, 4_096..=1_073_741_824)?;
+    size("mcp.replay_total_bytes", mcp.replay_total_bytes, 4_096..=1_099_511_627_776)?;
     size("mcp.max_batch", mcp.max_batch, 1..=1_000)
 }
 

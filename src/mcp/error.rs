@@ -40,6 +40,8 @@ pub mod code {
     pub const TIMEOUT: i64 = -31005;
     /// A dependency is not available; the call may be repeated.
     pub const UNAVAILABLE: i64 = -31006;
+    /// What the client comes back for is no longer kept.
+    pub const GONE: i64 = -31008;
     /// The HTTP request itself is not acceptable (method, media type, size, origin).
     pub const HTTP: i64 = -31007;
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error::RpcError;
+use crate::id::QuestionId;
 
 /// A request id, as the JSON text that the peer sent: a string with its quotes, or an integer of any size.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -36,6 +37,12 @@ impl RequestId {
     #[must_use]
     pub fn integer(value: u64) -> Self {
         Self(value.to_string().into())
+    }
+
+    /// The id of a question of ours.
+    #[must_use]
+    pub fn question(id: QuestionId) -> Self {
+        Self(format!("\"{id}\"").into())
     }
 
     /// The id as JSON text.
@@ -260,6 +267,12 @@ pub fn error_response(id: Option<&RequestId>, error: &RpcError) -> String {
 #[must_use]
 pub fn error_without_id(error: &RpcError) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"error\":{}}}", error.to_json())
+}
+
+/// The text of a request around already serialised params.
+#[must_use]
+pub fn request(id: &RequestId, method: &str, params: &str) -> String {
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{method}\",\"params\":{params}}}", id.0)
 }
 
 /// The text of a notification around already serialised params.

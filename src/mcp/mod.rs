@@ -6,6 +6,7 @@ mod completion;
 pub mod content;
 mod discover;
 pub mod error;
+pub mod feed;
 pub mod jsonrpc;
 mod lists;
 pub mod outlet;
@@ -51,7 +52,7 @@ pub struct Exchange {
     /// Proof that the caller is within its rates.
     pub admission: Admission,
     /// Where progress and log messages go.
-    pub outlet: Outlet,
+    pub outlet: Arc<Outlet>,
     /// Fires when the client gives up.
     pub cancelled: CancellationToken,
 }

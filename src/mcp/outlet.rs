@@ -5,20 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
+use super::feed::Feed;
 use super::jsonrpc;
 use super::request::LogLevel;
 use crate::telemetry::metrics::Metrics;
 
-/// Messages that may wait for the client of one request. Beyond that the newest are dropped and counted: a slow
-/// reader never holds up a tool.
-pub const QUEUE: usize = 64;
-
-/// The speaking end. Without a queue (the client cannot take a stream) everything said is dropped.
-#[derive(Debug)]
+/// The speaking end. Without a feed (the client cannot take a stream) everything said is dropped; so is what the feed
+/// has no room for, and both are counted. A slow reader never holds up a tool.
 pub struct Outlet {
-    queue: Option<mpsc::Sender<String>>,
+    feed: Option<Arc<Feed>>,
     progress_token: Option<Bytes>,
     log_level: Option<LogLevel>,
     /// Bits of the last progress value: it must increase (2026-07-28 "Progress").
@@ -27,16 +23,16 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// An outlet into `queue`, for a request with this token and level.
+    /// An outlet into `feed`, for a request with this token and level.
     #[must_use]
     pub fn new(
-        queue: Option<mpsc::Sender<String>>,
+        feed: Option<Arc<Feed>>,
         progress_token: Option<Bytes>,
         log_level: Option<LogLevel>,
         metrics: Arc<Metrics>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let last_progress = AtomicU64::new(f64::NEG_INFINITY.to_bits());
-        Self { queue, progress_token, log_level, last_progress, metrics }
+        Arc::new(Self { feed, progress_token, log_level, last_progress, metrics })
     }
 
     /// Reports progress, if the client asked for it. A value that does not increase is dropped.
@@ -57,7 +53,7 @@ impl Outlet {
             params.push_str(&format!(",\"message\":{}", Value::from(message)));
         }
         params.push('}');
-        self.send(jsonrpc::notification("notifications/progress", Some(&params)));
+        self.send(&jsonrpc::notification("notifications/progress", Some(&params)));
     }
 
     /// Sends a log message, if the client wants this severity.
@@ -69,14 +65,18 @@ impl Outlet {
         if let Some(logger) = logger {
             params["logger"] = logger.into();
         }
-        self.send(jsonrpc::notification("notifications/message", Some(&params.to_string())));
+        self.send(&jsonrpc::notification("notifications/message", Some(&params.to_string())));
     }
 
-    fn send(&self, message: String) {
-        // A quarter stays free: where responses take the same way, they must find room.
-        let roomy = |queue: &&mpsc::Sender<String>| queue.capacity() > queue.max_capacity() / 4;
-        let sent = self.queue.as_ref().filter(roomy).is_some_and(|queue| queue.try_send(message).is_ok());
-        if !sent {
+    /// Lets the client's connection go; it comes back for the rest. Without effect where it could not.
+    pub fn pause(&self) {
+        if let Some(feed) = &self.feed {
+            feed.pause();
+        }
+    }
+
+    fn send(&self, message: &str) {
+        if !self.feed.as_ref().is_some_and(|feed| feed.say(message)) {
             self.metrics.notifications_dropped.inc();
         }
     }

@@ -62,6 +62,13 @@ impl Revision {
     pub const fn has_batches(self) -> bool {
         matches!(self, Self::V2024_11_05 | Self::V2025_03_26)
     }
+
+    /// Whether clients know that a stream may begin with an empty event and break off, to be read on later. Older ones
+    /// take the first for a broken message.
+    #[must_use]
+    pub const fn has_polling(self) -> bool {
+        matches!(self, Self::V2025_11_25)
+    }
 }
 
 impl fmt::Display for Revision {

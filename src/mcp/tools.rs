@@ -120,20 +120,19 @@ pub(super) fn failed(failure: Failure, correlation: &CallId) -> RpcError {
 }
 
 impl Call {
-    /// What a provider gets for this exchange. Takes the outlet out of it.
+    /// What a provider gets for this exchange.
     pub(super) fn start(
         app: &App,
-        exchange: &mut Exchange,
+        exchange: &Exchange,
         id: CallId,
         server: &Arc<str>,
         round: rounds::Round,
     ) -> Self {
-        let silent = super::outlet::Outlet::new(None, None, None, app.metrics.clone());
         Self(Arc::new(providers::CallData {
             caller: exchange.caller.clone(),
             id,
             capabilities: exchange.request.capabilities,
-            outlet: std::mem::replace(&mut exchange.outlet, silent),
+            outlet: exchange.outlet.clone(),
             // Of its own: a time limit that cancels the call must not silence its answer.
             cancelled: exchange.cancelled.child_token(),
             inputs: round.inputs,

@@ -25,7 +25,7 @@ pub(crate) struct CallData {
     pub caller: Caller,
     pub id: CallId,
     pub capabilities: Capabilities,
-    pub outlet: Outlet,
+    pub outlet: Arc<Outlet>,
     pub cancelled: CancellationToken,
     pub inputs: InputResponses,
     pub state: Option<Value>,
@@ -59,6 +59,13 @@ impl Call {
     /// Sends a log message to the client, if it wants this severity.
     pub fn log(&self, level: LogLevel, logger: Option<&str>, data: &Value) {
         self.0.outlet.log(level, logger, data);
+    }
+
+    /// Closes the client's connection while the call goes on; the client comes back for the rest (2025-11-25 "Sending
+    /// Messages to the Server", item 6). For tools that know that nothing will happen for long. Without effect for
+    /// clients that do not know this.
+    pub fn close_stream(&self) {
+        self.0.outlet.pause();
     }
 
     /// Fires when the client gave the call up or its time is over. A handler that is cancelled is dropped at its

@@ -299,7 +299,7 @@ async fn callers_read_their_own_calls_in_pages() {
 
 #[tokio::test]
 async fn the_history_of_sessions_says_how_each_ended() {
-    let mut gateway = Gateway::start().await;
+    let mut gateway = Gateway::build().set("mcp.sse_grace_ms", 0).start().await;
     let key = gateway.caller().await;
     let operator = gateway.operator().await;
     let deleted = Legacy::open(&gateway, &key, "2025-06-18").await;

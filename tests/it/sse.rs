@@ -107,7 +107,7 @@ async fn an_id_that_is_in_flight_is_refused_a_second_time() {
 
 #[tokio::test]
 async fn closing_the_stream_ends_the_session_and_what_runs_in_it() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::build().set("mcp.sse_grace_ms", 0).start().await;
     let key = gateway.caller().await;
     let mut old = Old::open(&gateway, &key).await;
     old.start("tools/call", endless()).await;
@@ -263,7 +263,7 @@ async fn a_reader_that_does_not_read_is_cut_off() {
 
 #[tokio::test]
 async fn a_get_with_a_bad_credential_opens_nothing() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::build().set("mcp.sse_grace_ms", 0).start().await;
     let response = Old::hello(&gateway, "/sse").bearer("wk_nope").open().await;
     assert_eq!(response.status(), 401);
     assert!(gateway.app.sessions.is_empty());

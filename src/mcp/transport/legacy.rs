@@ -7,10 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Arrival;
-use super::reply::{Dialect, Finished, finish, render};
+use super::ask::Line;
+use super::reply::{Dialect, Finished, render};
+use super::run::finish;
 use crate::app::App;
 use crate::limits::Admission;
 use crate::mcp::error::RpcError;
+use crate::mcp::feed::Feed;
 use crate::mcp::jsonrpc::RequestId;
 use crate::mcp::outlet::Outlet;
 use crate::mcp::request::{Capabilities, LogLevel, Params, Request};
@@ -174,7 +177,7 @@ impl Lifted {
         self,
         arrival: &Arrival,
         admission: Admission,
-        speak: Option<tokio::sync::mpsc::Sender<String>>,
+        feed: Option<Arc<Feed>>,
         cancelled: tokio_util::sync::CancellationToken,
     ) -> Exchange {
         let (revision, capabilities, log_level) = match &self.session {
@@ -185,7 +188,7 @@ impl Lifted {
             None => (self.revision, Capabilities::default(), None),
         };
         let token = self.params.meta.progress_token.clone();
-        let outlet = Outlet::new(speak, token, log_level, arrival.app.metrics.clone());
+        let outlet = Outlet::new(feed, token, log_level, arrival.app.metrics.clone());
         let request = Request {
             id: self.id,
             method: self.method,
@@ -205,13 +208,13 @@ impl Lifted {
     }
 }
 
-/// Answers one request without a stream of its own: an element of a batch, or a message over HTTP+SSE. Admits it, unless
-/// that has happened.
+/// Answers one request without a stream of its own: an element of a batch, or a message over HTTP+SSE, which is told of
+/// and asked over the session's stream. Admits it, unless that has happened.
 pub async fn answer_alone(
     arrival: &Arrival,
     admission: Option<Admission>,
     lifted: Lifted,
-    speak: Option<tokio::sync::mpsc::Sender<String>>,
+    line: Option<&Line>,
 ) -> Finished {
     let app = &arrival.app;
     let (id, method) = (lifted.id.clone(), lifted.method.clone());
@@ -238,8 +241,9 @@ pub async fn answer_alone(
             }
         }
     };
-    let mut exchange = lifted.exchange(arrival, admission, speak, cancelled);
-    let finished = finish(app, &mut exchange, Dialect::Legacy).await;
+    let feed = line.map(|line| line.feed.clone());
+    let mut exchange = lifted.exchange(arrival, admission, feed, cancelled);
+    let finished = finish(app, &mut exchange, Dialect::Legacy, line).await;
     drop(in_flight);
     finished
 }

@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Arrival;
-use super::notices::{EVERYTHING, Notice, Notices, notification};
+use super::notices::{Notice, Notices, everything, notification};
 use super::reply::{limited, with_rate};
-use super::stream::{event, sse};
+use super::stream::sse;
 use crate::limits::{Admission, Scope};
 use crate::mcp::bus::Changed;
 use crate::mcp::error::RpcError;
+use crate::mcp::feed::frame;
 use crate::mcp::jsonrpc::{self, RequestId};
 use crate::mcp::request::{MAX_URI, Params};
 use crate::telemetry::labels::Stream;
@@ -108,8 +109,7 @@ pub fn listen(
         app.metrics.rate_limited.inc(reached.scope);
         limited(Some(id), reached)
     })?;
-    let notices =
-        Notices::subscribe(app, arrival.caller.clone(), arrival.credential.clone(), arrival.endpoint.clone());
+    let notices = Notices::subscribe(arrival);
     let filter = filter.narrow(arrival);
     let subscription = format!("\"_meta\":{{\"io.modelcontextprotocol/subscriptionId\":{}}}", id.as_json());
     let acknowledged = jsonrpc::notification(
@@ -126,7 +126,7 @@ pub fn listen(
     };
     let messages = stream::unfold(state, |mut state| async move {
         let text = state.next().await?;
-        Some((event(&text), state))
+        Some((frame(None, &text), state))
     });
     Ok(with_rate(sse(app, Stream::Listen, messages, Arc::new(place)), Some(admission)))
 }
@@ -151,9 +151,8 @@ impl Listening {
                 }
                 Some(Notice::Changed(_)) => {}
                 Some(Notice::Missed) => {
-                    let resources = self.filter.resource_subscriptions.iter();
-                    let resources = resources.map(|uri| Changed::Resource(uri.clone().into()));
-                    for what in EVERYTHING.into_iter().chain(resources).filter(|w| self.filter.wants(w)) {
+                    let all = everything(self.filter.resource_subscriptions.iter());
+                    for what in all.filter(|what| self.filter.wants(what)) {
                         self.queue.push_back(notification(&what, &self.subscription));
                     }
                 }

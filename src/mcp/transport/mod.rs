@@ -4,13 +4,16 @@
 //! `streamable`; [`sse`] serves the two endpoints of HTTP+SSE.
 
 mod accept;
+mod ask;
 mod body;
 mod headers;
+mod hearing;
 mod legacy;
 mod listen;
 mod modern;
 mod notices;
 mod reply;
+mod run;
 pub mod sse;
 mod stream;
 mod streamable;
@@ -26,8 +29,9 @@ use crate::caller::Caller;
 use crate::credentials::CredentialRef;
 use crate::mcp::Endpoint;
 
+pub use hearing::get;
 pub use reply::{error_response, rpc_error};
-pub use streamable::{delete, get, post};
+pub use streamable::{delete, post};
 
 /// An authenticated HTTP request at an MCP endpoint.
 pub struct Arrival {

@@ -5,10 +5,12 @@ use http::StatusCode;
 
 use super::accept::Accepts;
 use super::headers::{self, VERSION};
-use super::reply::{self, Begun, Dialect, Launch, error_response};
+use super::reply::{self, Dialect, error_response};
+use super::run::{self, Begun, Launch};
 use super::{Arrival, listen};
 use crate::limits::Admission;
 use crate::mcp::error::RpcError;
+use crate::mcp::feed::Feed;
 use crate::mcp::jsonrpc::RequestId;
 use crate::mcp::outlet::Outlet;
 use crate::mcp::request::{Capabilities, LogLevel, Params, Request};
@@ -57,14 +59,15 @@ pub fn request(
         check_params(&arrival, &params).map_err(|e| fail(&e))?;
     }
     let asked = params.meta.progress_token.is_some() || log_level.is_some();
-    let (speak, events) = reply::queue(accepts.stream && asked);
-    let (cancelled, cancel_on_drop) = reply::cancellation(true);
-    let outlet = Outlet::new(speak, params.meta.progress_token.clone(), log_level, app.metrics.clone());
+    let feed = (accepts.stream && asked).then(Feed::passing);
+    let (cancelled, cancel_on_drop) = run::cancellation(true);
+    let outlet =
+        Outlet::new(feed.clone(), params.meta.progress_token.clone(), log_level, app.metrics.clone());
     let request = Request { id, method, params, revision: Revision::V2026_07_28, capabilities, log_level };
     let Arrival { caller, endpoint, .. } = arrival;
     let exchange = Exchange { caller, endpoint, request, admission, outlet, cancelled };
-    let launch =
-        Launch { exchange, dialect: Dialect::Modern, accepts, in_flight: None, events, cancel_on_drop };
+    let dialect = Dialect::Modern;
+    let launch = Launch { exchange, dialect, accepts, in_flight: None, feed, line: None, cancel_on_drop };
     Ok(Begun::Launched(Box::new(launch)))
 }
 

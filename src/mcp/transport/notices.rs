@@ -8,6 +8,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
+use super::Arrival;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::credentials::{CredentialRef, Refused};
@@ -21,6 +22,32 @@ pub enum Notice {
     Changed(Changed),
     /// The stream fell behind: anything may have changed.
     Missed,
+}
+
+/// Who listens, and where.
+#[derive(Clone)]
+pub struct Listener {
+    app: Arc<App>,
+    caller: Caller,
+    credential: CredentialRef,
+    endpoint: Endpoint,
+}
+
+impl Listener {
+    /// Whoever sent this request.
+    pub fn of(arrival: &Arrival) -> Self {
+        Self {
+            app: arrival.app.clone(),
+            caller: arrival.caller.clone(),
+            credential: arrival.credential.clone(),
+            endpoint: arrival.endpoint.clone(),
+        }
+    }
+
+    /// The state.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
 }
 
 /// The bus as one caller at one URL hears it.
@@ -40,9 +67,19 @@ const CHECK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Notices {
     /// Listens from now on.
-    pub fn subscribe(app: &Arc<App>, caller: Caller, credential: CredentialRef, endpoint: Endpoint) -> Self {
-        let events = app.bus.subscribe();
-        Self { app: app.clone(), caller, credential, endpoint, events, check_at: None }
+    pub fn subscribe(arrival: &Arrival) -> Self {
+        Self::resume(Listener::of(arrival), arrival.app.bus.subscribe())
+    }
+
+    /// Listens on where another stream left off.
+    pub fn resume(listener: Listener, events: Receiver<Event>) -> Self {
+        let Listener { app, caller, credential, endpoint } = listener;
+        Self { app, caller, credential, endpoint, events, check_at: None }
+    }
+
+    /// What was not heard yet, for another stream.
+    pub fn into_events(self) -> Receiver<Event> {
+        self.events
     }
 
     /// The next notice; `None` when the stream must end, because Weir stops or the credential does.
@@ -136,5 +173,8 @@ pub fn notification(what: &Changed, extra: &str) -> String {
     jsonrpc::notification(method, params.as_deref())
 }
 
-/// What to assume changed when notices were missed.
-pub const EVERYTHING: [Changed; 3] = [Changed::Tools, Changed::Prompts, Changed::Resources];
+/// What to assume changed when notices were missed, by a listener with these subscriptions.
+pub fn everything<'a>(subscriptions: impl Iterator<Item = &'a Box<str>>) -> impl Iterator<Item = Changed> {
+    let lists = [Changed::Tools, Changed::Prompts, Changed::Resources];
+    lists.into_iter().chain(subscriptions.map(|uri| Changed::Resource(uri.clone().into())))
+}

@@ -1,6 +1,4 @@
-//! Replies: running a request, and writing what came of it as one JSON object or as an event stream.
-
-use std::sync::Arc;
+//! Replies: what came of a request, in the words of its era and the forms of HTTP.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -8,20 +6,16 @@ use futures_util::stream;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::accept::Accepts;
-use super::stream::{event, sse};
-use super::work::Work;
+use super::stream::sse;
 use crate::app::App;
 use crate::limits::Admission;
 use crate::mcp::content::ToolResult;
 use crate::mcp::error::{RpcError, code};
+use crate::mcp::feed;
 use crate::mcp::jsonrpc::{self, RequestId};
 use crate::mcp::result::{Complete, CoreResult};
-use crate::mcp::session::InFlight;
-use crate::mcp::{self, Exchange};
 use crate::telemetry::labels::Stream;
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -87,7 +81,7 @@ fn legacy_words(method: &str, outcome: Result<CoreResult, RpcError>) -> Result<C
             let asked: Vec<_> = requests.values().filter_map(|r| r.get("method")?.as_str()).collect();
             format!(
                 "This call needs an answer from the user ({}), which this connection cannot carry. Use a client that \
-                 speaks MCP 2026-07-28.",
+                 opens a session and accepts text/event-stream.",
                 asked.join(", ")
             )
         }
@@ -97,6 +91,11 @@ fn legacy_words(method: &str, outcome: Result<CoreResult, RpcError>) -> Result<C
         }
         _ => return outcome,
     };
+    business_error(method, text)
+}
+
+/// A "no" that the client's model can read and act on; where the method has none, an error.
+pub fn business_error(method: &str, text: String) -> Result<CoreResult, RpcError> {
     if method != "tools/call" {
         return Err(RpcError::new(code::INVALID_REQUEST, 200, text));
     }
@@ -104,141 +103,8 @@ fn legacy_words(method: &str, outcome: Result<CoreResult, RpcError>) -> Result<C
     Ok(Complete::new().field("content", &result.content)?.field("isError", &true)?.into())
 }
 
-/// How far a request has come before anything had to be waited for.
-pub enum Begun {
-    /// To its answer.
-    Answered(Response),
-    /// To the core, which [`run`] waits for.
-    Launched(Box<Launch>),
-}
-
-/// One request on its way, and how to answer it.
-pub struct Launch {
-    /// The request.
-    pub exchange: Exchange,
-    /// In which words to answer.
-    pub dialect: Dialect,
-    /// What the client can read.
-    pub accepts: Accepts,
-    /// The request's place in its session.
-    pub in_flight: Option<InFlight>,
-    /// Progress and log messages of the request.
-    pub events: Events,
-    /// Cancels the request when the response is dropped (modern era: closing the stream is the cancellation).
-    pub cancel_on_drop: Option<DropGuard>,
-}
-
-/// Runs the request. What may take time is [`Work`], so that it is settled even when the client goes away; lists are
-/// answered right here.
-pub async fn run(app: &Arc<App>, launch: Box<Launch>) -> Response {
-    let Launch { mut exchange, dialect, accepts, in_flight, events, cancel_on_drop } = *launch;
-    let admission = exchange.admission;
-    let id = exchange.request.id.clone();
-    if !mcp::runs_provider(&exchange.request.method) && accepts.json {
-        let finished = Box::pin(finish(app, &mut exchange, dialect)).await;
-        drop((in_flight, cancel_on_drop));
-        return json_reply(finished, Some(admission));
-    }
-    let work = {
-        let app = app.clone();
-        async move {
-            let _in_flight = in_flight;
-            finish(&app, &mut exchange, dialect).await
-        }
-    };
-    let waiting = Waiting { events, work: Work::new(&app.tasks, id, work), guard: cancel_on_drop };
-    wait(app, waiting, accepts, admission).await
-}
-
-/// Answers a request and writes the answer down.
-pub async fn finish(app: &App, exchange: &mut Exchange, dialect: Dialect) -> Finished {
-    let id = exchange.request.id.clone();
-    let method = exchange.request.method.clone();
-    let cancelled = exchange.cancelled.clone();
-    let outcome = mcp::answer(app, exchange).await;
-    if cancelled.is_cancelled() {
-        return Finished { text: None, status: 200, retry_after: None, limit: None };
-    }
-    render(app, dialect, &id, &method, outcome)
-}
-
-struct Waiting {
-    events: Events,
-    work: Work,
-    guard: Option<DropGuard>,
-}
-
-async fn wait(app: &App, mut waiting: Waiting, accepts: Accepts, admission: Admission) -> Response {
-    if !accepts.stream {
-        let finished = waiting.work.await;
-        return json_reply(finished, Some(admission));
-    }
-    let mut first = None;
-    if accepts.json {
-        tokio::select! {
-            biased;
-            finished = &mut waiting.work => {
-                match (waiting.events.try_recv(), &finished.text) {
-                    (None, Some(_)) => return json_reply(finished, Some(admission)),
-                    (said, _) => {
-                        let mut rest: Vec<String> = said.into_iter().collect();
-                        while let Some(more) = waiting.events.try_recv() {
-                            rest.push(more);
-                        }
-                        rest.extend(finished.text);
-                        let messages = stream::iter(rest.into_iter().map(|text| event(&text)));
-                        return with_rate(sse(app, Stream::Response, messages, ()), Some(admission));
-                    }
-                }
-            }
-            Some(said) = waiting.events.recv() => first = Some(said),
-            () = tokio::time::sleep(app.config.mcp.stream_after.get()) => {}
-        }
-    }
-    waiting.work.detach();
-    let state = Streaming { first, waiting: Some(waiting), last: Vec::new() };
-    let messages = stream::unfold(state, |mut state| async move {
-        let text = state.next().await?;
-        Some((event(&text), state))
-    });
-    with_rate(sse(app, Stream::Response, messages, ()), Some(admission))
-}
-
-/// The messages of one request: what it says on the way, then its response.
-struct Streaming {
-    first: Option<String>,
-    waiting: Option<Waiting>,
-    last: Vec<String>,
-}
-
-impl Streaming {
-    async fn next(&mut self) -> Option<String> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
-        }
-        if let Some(waiting) = &mut self.waiting {
-            tokio::select! {
-                biased;
-                Some(said) = waiting.events.recv() => return Some(said),
-                finished = &mut waiting.work => {
-                    while let Some(said) = waiting.events.try_recv() {
-                        self.last.push(said);
-                    }
-                    self.last.extend(finished.text);
-                    self.last.reverse();
-                    if let Some(guard) = waiting.guard.take() {
-                        guard.disarm();
-                    }
-                    self.waiting = None;
-                }
-            }
-        }
-        self.last.pop()
-    }
-}
-
 /// A finished request as one JSON object.
-fn json_reply(finished: Finished, admission: Option<Admission>) -> Response {
+pub fn json_reply(finished: Finished, admission: Option<Admission>) -> Response {
     let status = StatusCode::from_u16(finished.status).unwrap_or(StatusCode::OK);
     let mut response = match finished.text {
         Some(text) => json_body(status, text),
@@ -260,7 +126,9 @@ fn json_reply(finished: Finished, admission: Option<Admission>) -> Response {
 /// A finished request in the form that the client can read.
 pub fn finished_reply(app: &App, finished: Finished, accepts: Accepts) -> Response {
     match finished.text {
-        Some(text) if !accepts.json => sse(app, Stream::Response, stream::iter([event(&text)]), ()),
+        Some(text) if !accepts.json => {
+            sse(app, Stream::Response, stream::iter([feed::frame(None, &text)]), ())
+        }
         text => json_reply(Finished { text, ..finished }, None),
     }
 }
@@ -326,31 +194,4 @@ pub fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
-}
-
-/// What a request says on the way. Nothing where there is no queue.
-pub struct Events(Option<mpsc::Receiver<String>>);
-
-impl Events {
-    async fn recv(&mut self) -> Option<String> {
-        self.0.as_mut()?.recv().await
-    }
-
-    fn try_recv(&mut self) -> Option<String> {
-        self.0.as_mut()?.try_recv().ok()
-    }
-}
-
-/// A queue for what a request says on the way, where it is `wanted`: the client can read a stream and asked for progress
-/// or for log messages.
-pub fn queue(wanted: bool) -> (Option<mpsc::Sender<String>>, Events) {
-    let (speak, hear) = wanted.then(|| mpsc::channel(mcp::outlet::QUEUE)).unzip();
-    (speak, Events(hear))
-}
-
-/// A token and the guard that cancels it.
-pub fn cancellation(on_drop: bool) -> (CancellationToken, Option<DropGuard>) {
-    let token = CancellationToken::new();
-    let guard = on_drop.then(|| token.clone().drop_guard());
-    (token, guard)
 }

@@ -8,127 +8,81 @@ use std::sync::Arc;
 
 use axum::body::Body as HttpBody;
 use axum::response::Response;
-use futures_util::stream;
 use http::{HeaderMap, StatusCode};
-use tokio::sync::mpsc;
 
+use super::ask::Line;
+use super::hearing::{self, Hearing};
 use super::legacy::{Lifted, answer_alone, initialized, negotiate};
-use super::notices::Notices;
 use super::reply::{Dialect, Finished, http_error, json_body, limited_http, render, rpc_error};
-use super::stream::{event, named_event, sse};
-use super::streamable::{cancel, texts};
+use super::run::Pace;
+use super::streamable::{admit, cancel};
 use super::{Answer, Arrival, body};
 use crate::app::App;
 use crate::credentials::Refused;
-use crate::limits::{Limited, Place, Scope};
 use crate::mcp::Endpoint;
 use crate::mcp::error::RpcError;
+use crate::mcp::feed::{EventId, StreamId, named_event};
 use crate::mcp::jsonrpc::{Body, Malformed, Message};
 use crate::mcp::request::Params;
-use crate::mcp::session::{Attached, Negotiated, Opening, Session, Transport};
+use crate::mcp::session::{Negotiated, Opening, Session, Transport};
 use crate::telemetry::labels::{Era, SessionEnd, Stream};
 
-/// Messages that may wait for a slow reader. Beyond that the stream is cut.
-const QUEUE: usize = 256;
-
-/// `GET /sse`: opens a session and its stream.
+/// `GET /sse`: opens a session and its stream, or brings back the stream of a session whose connection broke.
 pub fn connect(arrival: &Arrival) -> Response {
     open(arrival).unwrap_or_else(|response| response)
 }
 
 fn open(arrival: &Arrival) -> Answer {
     let app = &arrival.app;
-    let refused = |reached: Limited| {
-        app.metrics.rate_limited.inc(reached.scope);
-        limited_http(reached)
+    admit(arrival).map_err(limited_http)?;
+    let place = hearing::place(arrival)?;
+    let (session, after) = match left_behind(arrival) {
+        Some(known) => known,
+        None => {
+            let opening = Opening {
+                caller: arrival.caller.clone(),
+                credential: arrival.credential.clone(),
+                endpoint: arrival.endpoint.clone(),
+                transport: Transport::Sse,
+                negotiated: Negotiated::default(),
+            };
+            let opened = app.sessions.open(opening).map_err(|reached| {
+                app.metrics.rate_limited.inc(reached.scope);
+                limited_http(reached)
+            })?;
+            (opened, 0)
+        }
     };
-    app.limits.admit(&arrival.caller).map_err(refused)?;
-    let place = app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(refused)?;
-    let (speak, hear) = mpsc::channel(QUEUE);
-    let notices =
-        Notices::subscribe(app, arrival.caller.clone(), arrival.credential.clone(), arrival.endpoint.clone());
-    let session = app
-        .sessions
-        .open(Opening {
-            caller: arrival.caller.clone(),
-            credential: arrival.credential.clone(),
-            endpoint: arrival.endpoint.clone(),
-            transport: Transport::Sse,
-            negotiated: Negotiated::default(),
-            outbound: Some(speak),
-        })
-        .map_err(refused)?;
+    let Some(feed) = session.outbound.clone() else { return Err(rpc_error(&RpcError::session_not_found())) };
     let path = match &arrival.endpoint.0 {
         None => "/messages".to_owned(),
         Some(server) => format!("/s/{server}/messages"),
     };
-    let first = named_event("endpoint", &format!("{path}?sessionId={}", session.id));
-    let state = Conversation {
-        first: Some(first),
-        queue: Vec::new(),
-        hear,
-        notices,
-        stopping: false,
-        _attached: session.attach(),
-        open: OpenStream { app: app.clone(), session, _place: place },
-    };
-    let messages = stream::unfold(state, |mut state| async move {
-        let bytes = state.next().await?;
-        Some((bytes, state))
-    });
-    Ok(sse(app, Stream::Sse, messages, ()))
+    let mut hearing = Hearing::new(arrival, &session, feed, after, Pace::default());
+    hearing.first = Some(named_event("endpoint", &format!("{path}?sessionId={}", session.id)));
+    hearing.leaves = Some(Leaves { app: app.clone(), session });
+    Ok(hearing.respond(Stream::Sse, place))
 }
 
-/// Ends the session when its stream does.
-struct OpenStream {
+/// The session that the client comes back to, and what it read there last. A browser's `EventSource` reconnects by itself
+/// and names the last event that had an id (HTML standard, "Server-sent events").
+fn left_behind(arrival: &Arrival) -> Option<(Arc<Session>, u64)> {
+    let EventId { stream: StreamId::Session(row), seq } = hearing::last_event(&arrival.headers).ok()?? else {
+        return None;
+    };
+    let session = arrival.app.sessions.left_behind(row, arrival.caller.principal())?;
+    (session.endpoint == arrival.endpoint).then_some((session, seq))
+}
+
+/// Tells the session that its stream is gone.
+pub(super) struct Leaves {
     app: Arc<App>,
     session: Arc<Session>,
-    _place: Place,
 }
 
-impl Drop for OpenStream {
+impl Drop for Leaves {
     fn drop(&mut self) {
-        self.app.sessions.close(&self.session, SessionEnd::Disconnected);
-    }
-}
-
-struct Conversation {
-    first: Option<bytes::Bytes>,
-    queue: Vec<String>,
-    hear: mpsc::Receiver<String>,
-    notices: Notices,
-    /// Weir stops; the stream ends when nothing runs in the session any more.
-    stopping: bool,
-    _attached: Attached,
-    open: OpenStream,
-}
-
-impl Conversation {
-    async fn next(&mut self) -> Option<bytes::Bytes> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
-        }
-        loop {
-            if let Some(text) = self.queue.pop() {
-                return Some(event(&text));
-            }
-            let session = &self.open.session;
-            tokio::select! {
-                biased;
-                () = session.closed.cancelled() => return None,
-                said = self.hear.recv() => return said.map(|text| event(&text)),
-                () = session.work.wait(), if self.stopping => return None,
-                notice = self.notices.next(), if !self.stopping => match notice {
-                    Some(notice) => self.queue = texts(session, notice),
-                    // Weir stops: what runs may still answer. Otherwise the credential is no longer good.
-                    None if self.open.app.tasks.stopping().is_cancelled() => {
-                        self.stopping = true;
-                        session.work.close();
-                    }
-                    None => return None,
-                },
-            }
-        }
+        self.app.sessions.left(&self.session);
     }
 }
 
@@ -193,7 +147,7 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
             let text = crate::mcp::jsonrpc::error_response(malformed.id.as_ref(), &malformed.error);
             say(&arrival.app, session, Some(text));
         }
-        Ok(Message::Response { .. }) => {}
+        Ok(Message::Response { id, outcome }) => session.answered(&id, outcome),
         Ok(Message::Notification { method, params }) => {
             if &*method == "notifications/cancelled" {
                 cancel(session, params.as_ref());
@@ -219,7 +173,9 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
                     } else {
                         let revision = session.negotiated().revision;
                         let lifted = Lifted { id, method, params, session: Some(session.clone()), revision };
-                        answer_alone(&arrival, None, lifted, session.outbound.clone()).await
+                        let feed = session.outbound.clone();
+                        let line = feed.map(|feed| Line { session: session.clone(), feed });
+                        answer_alone(&arrival, None, lifted, line.as_ref()).await
                     };
                     say(&arrival.app, &session, finished.text);
                 },
@@ -254,7 +210,7 @@ fn settle(
 /// leave its client waiting for ever.
 fn say(app: &App, session: &Session, text: Option<String>) {
     let (Some(text), Some(outbound)) = (text, &session.outbound) else { return };
-    if outbound.try_send(text).is_err() {
+    if outbound.must(&text).is_err() {
         app.sessions.close(session, SessionEnd::SlowReader);
     }
 }

@@ -1,4 +1,4 @@
-//! Event streams: framing, heartbeats and the headers that keep proxies from buffering them.
+//! Event streams as responses: heartbeats, and the headers that keep proxies from buffering them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,29 +14,6 @@ use tokio::time::{Instant, Sleep};
 
 use crate::app::App;
 use crate::telemetry::labels::{Open, Stream as Kind};
-
-/// One message as an event (HTML standard, "Server-sent events"). JSON holds no raw line breaks inside of strings, so
-/// any that stand between its tokens can become spaces.
-#[must_use]
-pub fn event(json: &str) -> Bytes {
-    named_event("message", json)
-}
-
-/// One event of another name.
-#[must_use]
-pub fn named_event(name: &str, data: &str) -> Bytes {
-    let mut out = String::with_capacity(name.len() + data.len() + 18);
-    out.push_str("event: ");
-    out.push_str(name);
-    out.push_str("\ndata: ");
-    if data.contains(['\n', '\r']) {
-        out.push_str(&data.replace(['\n', '\r'], " "));
-    } else {
-        out.push_str(data);
-    }
-    out.push_str("\n\n");
-    Bytes::from(out)
-}
 
 /// A stream as a response. `held` lives as long as the stream does.
 pub fn sse<S, G>(app: &App, kind: Kind, events: S, held: G) -> Response

@@ -1,4 +1,4 @@
-//! `/mcp`: POST, GET and DELETE. POST serves both eras; what it does with a message is decided here, once.
+//! `/mcp`: POST and DELETE. POST serves both eras; what it does with a message is decided here, once.
 //!
 //! Legacy rules are those of 2025-11-25 "Transports: Streamable HTTP" and its predecessors.
 
@@ -7,36 +7,34 @@ use std::sync::Arc;
 use axum::body::Body as HttpBody;
 use axum::response::Response;
 use futures_util::future::join_all;
-use futures_util::stream;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::accept::Accepts;
+use super::ask::Line;
 use super::headers::{SESSION, VERSION, single};
 use super::legacy::{Lifted, answer_alone, initialized, metric_name, negotiate, own_method};
-use super::notices::{EVERYTHING, Notice, Notices, notification};
 use super::reply::{
-    self, Begun, Dialect, Launch, empty, error_response, http_error, json_body, limited, limited_http,
-    render, rpc_error,
+    self, Dialect, empty, error_response, http_error, json_body, limited, limited_http, render, rpc_error,
 };
-use super::stream::{event, sse};
+use super::run::{self, Begun, Launch};
 use super::{Answer, Arrival, body, modern};
-use crate::limits::{Admission, Limited, Scope};
-use crate::mcp::bus::Changed;
+use crate::limits::{Admission, Limited};
 use crate::mcp::error::RpcError;
+use crate::mcp::feed::Feed;
 use crate::mcp::jsonrpc::{self, Body, Malformed, Message, RequestId};
 use crate::mcp::request::Params;
 use crate::mcp::revision::Revision;
-use crate::mcp::session::{Attached, Opening, Session, Transport};
-use crate::telemetry::labels::{Era, SessionEnd, Stream};
+use crate::mcp::session::{Opening, Session, Transport};
+use crate::telemetry::labels::{Era, SessionEnd};
 use crate::telemetry::traces;
 
 /// Bodies larger than this are not read for a caller that is over its rate, in bytes.
 const SMALL_BODY: u64 = 64 * 1024;
 
 /// Takes one request from the caller's rates, whatever the request turns out to be.
-fn admit(arrival: &Arrival) -> Result<Admission, Limited> {
+pub(super) fn admit(arrival: &Arrival) -> Result<Admission, Limited> {
     let admitted = arrival.app.limits.admit(&arrival.caller);
     admitted.inspect_err(|reached| arrival.app.metrics.rate_limited.inc(reached.scope))
 }
@@ -58,7 +56,7 @@ pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
         (Ok(Body::Batch(messages)), Ok(admission)) => batch(arrival, admission, messages).await,
         (Ok(Body::Single(Message::Request { id, method, params })), Ok(admission)) => {
             match request(arrival, admission, id, method, params) {
-                Ok(Begun::Launched(launch)) => Ok(reply::run(&app, launch).await),
+                Ok(Begun::Launched(launch)) => Ok(run::run(&app, launch).await),
                 Ok(Begun::Answered(response)) => Ok(response),
                 Err(response) => Err(response),
             }
@@ -67,7 +65,9 @@ pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
         (Ok(Body::Single(Message::Notification { method, params })), _) => {
             notified(&arrival, &method, params.as_ref()).map(|()| empty(StatusCode::ACCEPTED))
         }
-        (Ok(Body::Single(Message::Response { .. })), _) => responded(&arrival),
+        (Ok(Body::Single(Message::Response { id, outcome })), _) => {
+            responded(&arrival, &id, outcome).map(|()| empty(StatusCode::ACCEPTED))
+        }
     };
     answer.unwrap_or_else(|response| response)
 }
@@ -125,7 +125,7 @@ fn legacy(
         let response = reply::finished_reply(app, finished, accepts);
         return Ok(Begun::Answered(reply::with_rate(response, Some(admission))));
     }
-    let (cancelled, _) = reply::cancellation(false);
+    let (cancelled, _) = run::cancellation(false);
     let in_flight = match &lifted.session {
         None => None,
         Some(session) => {
@@ -133,12 +133,15 @@ fn legacy(
             Some(session.begin(&id, cancelled.clone()).map_err(|e| error_response(Some(&id), &e))?)
         }
     };
-    // A session wants log messages unless it said otherwise.
-    let asked = lifted.session.is_some() || lifted.params.meta.progress_token.is_some();
-    let (speak, events) = reply::queue(accepts.stream && asked);
-    let exchange = lifted.exchange(arrival, admission, speak, cancelled);
-    let launch =
-        Launch { exchange, dialect: Dialect::Legacy, accepts, in_flight, events, cancel_on_drop: None };
+    let line = lifted.session.as_ref().filter(|_| accepts.stream).map(|session| {
+        let session = session.clone();
+        Line { feed: session.reply_feed(&id), session }
+    });
+    let asked = accepts.stream && lifted.params.meta.progress_token.is_some();
+    let feed = line.as_ref().map(|line| line.feed.clone()).or_else(|| asked.then(Feed::passing));
+    let exchange = lifted.exchange(arrival, admission, feed.clone(), cancelled);
+    let dialect = Dialect::Legacy;
+    let launch = Launch { exchange, dialect, accepts, in_flight, feed, line, cancel_on_drop: None };
     Ok(Begun::Launched(Box::new(launch)))
 }
 
@@ -161,7 +164,6 @@ fn initialize(arrival: &Arrival, admission: Admission, id: &RequestId, params: &
                 endpoint: arrival.endpoint.clone(),
                 transport: Transport::Streamable,
                 negotiated: negotiated.clone(),
-                outbound: None,
             })
             .map_err(|reached| {
                 app.metrics.rate_limited.inc(reached.scope);
@@ -190,7 +192,7 @@ fn header_revision(header: Option<&str>) -> Result<Revision, RpcError> {
 ///
 /// # Errors
 /// 404 where there is no such session of this principal at this URL.
-fn session(arrival: &Arrival) -> Result<Option<Arc<Session>>, RpcError> {
+pub(super) fn session(arrival: &Arrival) -> Result<Option<Arc<Session>>, RpcError> {
     let Some(id) = single(&arrival.headers, SESSION)? else { return Ok(None) };
     arrival
         .app
@@ -229,10 +231,18 @@ fn notified(arrival: &Arrival, method: &str, params: Option<&bytes::Bytes>) -> R
     Ok(())
 }
 
-/// A response of the client. No request of ours is ever open on this transport, so it answers nothing.
-fn responded(arrival: &Arrival) -> Answer {
-    session(arrival).map_err(|e| rpc_error(&e))?;
-    Ok(empty(StatusCode::ACCEPTED))
+/// A response of the client: the answer to a question of a running call. One that nobody waits for is ignored.
+fn responded(
+    arrival: &Arrival,
+    id: &RequestId,
+    outcome: Result<bytes::Bytes, bytes::Bytes>,
+) -> Result<(), Response> {
+    let header = single(&arrival.headers, VERSION).map_err(|e| rpc_error(&e))?;
+    header_revision(header).map_err(|e| rpc_error(&e))?;
+    if let Some(session) = session(arrival).map_err(|e| rpc_error(&e))? {
+        session.answered(id, outcome);
+    }
+    Ok(())
 }
 
 /// A batch: 2025-03-26 only. Answered as one array, in the order of the requests.
@@ -279,7 +289,12 @@ async fn element(
 ) -> Option<String> {
     match message {
         Err(malformed) => Some(jsonrpc::error_response(malformed.id.as_ref(), &malformed.error)),
-        Ok(Message::Response { .. }) => None,
+        Ok(Message::Response { id, outcome }) => {
+            if let Some(session) = session {
+                session.answered(&id, outcome);
+            }
+            None
+        }
         Ok(Message::Notification { method, params }) => {
             if let (Some(session), "notifications/cancelled") = (session, &*method) {
                 cancel(session, params.as_ref());
@@ -300,69 +315,7 @@ async fn element(
     }
 }
 
-/// GET: the stream for what belongs to no request. Only sessions have one; elsewhere it is 405, on which clients fall
-/// back.
-pub fn get(arrival: &Arrival) -> Response {
-    open_stream(arrival).unwrap_or_else(|response| response)
-}
-
-fn open_stream(arrival: &Arrival) -> Answer {
-    admit(arrival).map_err(limited_http)?;
-    let session = session(arrival).map_err(|e| rpc_error(&e))?.ok_or_else(no_session)?;
-    if !Accepts::from(&arrival.headers).stream {
-        return Err(http_error(StatusCode::NOT_ACCEPTABLE, "accept text/event-stream"));
-    }
-    let app = &arrival.app;
-    let place = app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(|reached| {
-        app.metrics.rate_limited.inc(reached.scope);
-        limited_http(reached)
-    })?;
-    let notices =
-        Notices::subscribe(app, arrival.caller.clone(), arrival.credential.clone(), arrival.endpoint.clone());
-    let state = Hearing { notices, attached: session.attach(), session, queue: Vec::new() };
-    let messages = stream::unfold(state, |mut state| async move {
-        let text = state.next().await?;
-        Some((event(&text), state))
-    });
-    Ok(sse(app, Stream::Session, messages, Arc::new(place)))
-}
-
-/// The GET stream of a session.
-struct Hearing {
-    notices: Notices,
-    attached: Attached,
-    session: Arc<Session>,
-    queue: Vec<String>,
-}
-
-impl Hearing {
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            if let Some(text) = self.queue.pop() {
-                return Some(text);
-            }
-            let notice = tokio::select! {
-                biased;
-                () = self.session.closed.cancelled() => return None,
-                notice = self.notices.next() => notice?,
-            };
-            if self.attached.is_newest() {
-                self.queue = texts(&self.session, notice);
-            }
-        }
-    }
-}
-
-/// What a legacy session is told of a notice.
-pub(super) fn texts(session: &Session, notice: Notice) -> Vec<String> {
-    match notice {
-        Notice::Changed(Changed::Resource(uri)) if !session.subscribed(&uri) => Vec::new(),
-        Notice::Changed(what) => vec![notification(&what, "")],
-        Notice::Missed => EVERYTHING.iter().map(|what| notification(what, "")).collect(),
-    }
-}
-
-fn no_session() -> Response {
+pub(super) fn no_session() -> Response {
     let mut response = http_error(
         StatusCode::METHOD_NOT_ALLOWED,
         "this method needs the session that its Mcp-Session-Id names; send messages with POST",

@@ -11,6 +11,10 @@ pub struct Event {
     pub name: String,
     /// `data:`.
     pub data: String,
+    /// `id:`.
+    pub id: Option<String>,
+    /// `retry:`, in milliseconds.
+    pub retry: Option<u64>,
 }
 
 /// A stream that is being read.
@@ -29,8 +33,18 @@ impl Events {
         Self { response, buffer: Vec::new(), comments: 0 }
     }
 
-    /// The next event; `None` at the end of the stream.
+    /// The next event that says something; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            let event = self.next_of_any_kind().await?;
+            if !event.data.is_empty() {
+                return Some(event);
+            }
+        }
+    }
+
+    /// The next event, with those that only prime the client to come back.
+    pub async fn next_of_any_kind(&mut self) -> Option<Event> {
         within("an event", async {
             loop {
                 if let Some(block) = self.block() {
@@ -89,7 +103,15 @@ impl Events {
 }
 
 fn parse(block: &str) -> Option<Event> {
-    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-    let data = field("data: ")?;
-    Some(Event { name: field("event: ").unwrap_or_else(|| "message".to_owned()), data })
+    let field = |name: &str| {
+        let rest = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        Some(rest.strip_prefix(' ').unwrap_or(rest).to_owned())
+    };
+    let (data, id) = (field("data"), field("id"));
+    let retry = field("retry").map(|text| text.parse().expect("milliseconds"));
+    if data.is_none() && id.is_none() && retry.is_none() {
+        return None;
+    }
+    let name = field("event").unwrap_or_else(|| "message".to_owned());
+    Some(Event { name, data: data.unwrap_or_default(), id, retry })
 }

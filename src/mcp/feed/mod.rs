@@ -1,0 +1,307 @@
+//! Feeds: what one event stream carries, in order and numbered, for a reader that may break off and come back.
+//!
+//! Whoever speaks never waits: what may be lost (progress, log messages) is dropped when too much of it waits, what
+//! must arrive (responses, questions) is always taken. A feed that [keeps](Feed::kept) gives every event an id and holds
+//! on to what it handed out, so that a client can ask for the rest with `Last-Event-ID` (2025-11-25 "Resumability and
+//! Redelivery"). Its memory is bounded per feed, per session and per process; what no longer fits is given up from the
+//! oldest on.
+
+mod event;
+mod reader;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::error::{RpcError, code};
+use super::jsonrpc::{self, RequestId};
+
+pub use event::{EventId, StreamId, frame, named_event, priming, retry};
+pub use reader::{Reader, Step};
+
+/// Events that may wait for their reader. More than one session has subscriptions: it may be told of all at once.
+const MAX_WAITING: u64 = 512;
+/// Above these, what may be lost is dropped: a quarter stays free for what must arrive.
+const ROOM: u64 = MAX_WAITING / 4 * 3;
+const ROOM_BYTES: usize = 256 * 1024;
+/// Events that are kept after they were handed out.
+const MAX_KEPT: usize = 256;
+
+/// How much may be kept for readers that come back, in bytes: by one feed and by the process.
+#[derive(Debug)]
+pub struct Store {
+    per_feed: usize,
+    total: usize,
+    used: AtomicUsize,
+}
+
+impl Store {
+    /// An empty store with these bounds, in bytes.
+    #[must_use]
+    pub fn new(per_feed: usize, total: usize) -> Self {
+        Self { per_feed, total, used: AtomicUsize::new(0) }
+    }
+
+    /// How many bytes are kept now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes one session may keep.
+    #[must_use]
+    pub fn per_session(&self) -> usize {
+        self.per_feed
+    }
+
+    fn is_full(&self) -> bool {
+        self.used() > self.total
+    }
+}
+
+/// Too many events wait for a reader that does not take them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+struct Event {
+    seq: u64,
+    frame: Bytes,
+}
+
+#[derive(Default)]
+struct State {
+    events: VecDeque<Event>,
+    /// Number of the event that was said last. 0 is the priming event.
+    last: u64,
+    /// Everything up to this number was handed out.
+    read: u64,
+    /// Bytes in `events`.
+    bytes: usize,
+    /// Counts readers; the newest one is served.
+    reader: u32,
+    /// A reader is there.
+    is_read: bool,
+    /// The connection is to close; the feed goes on.
+    pausing: bool,
+    ended: bool,
+    /// Events were given up that nobody had read.
+    lost: bool,
+}
+
+/// What one event stream carries.
+pub struct Feed {
+    kept: Option<Kept>,
+    state: Mutex<State>,
+    news: Notify,
+}
+
+/// What a feed needs to keep its events.
+struct Kept {
+    id: StreamId,
+    /// The request that it answers, if it answers one.
+    request: Option<RequestId>,
+    /// The client knows that a connection may go before the stream ends.
+    pauses: bool,
+    store: Arc<Store>,
+}
+
+impl Feed {
+    /// A feed whose events have no ids and are gone when they are read.
+    #[must_use]
+    pub fn passing() -> Arc<Self> {
+        Arc::new(Self { kept: None, state: Mutex::default(), news: Notify::new() })
+    }
+
+    /// A feed that a reader can come back to. `request` is the one that it answers, if it does; `pauses` says whether the
+    /// client knows that a connection may go before the stream ends.
+    #[must_use]
+    pub fn kept(id: StreamId, request: Option<RequestId>, pauses: bool, store: Arc<Store>) -> Arc<Self> {
+        let kept = Some(Kept { id, request, pauses, store });
+        Arc::new(Self { kept, state: Mutex::default(), news: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream's id, where its events have ids.
+    #[must_use]
+    pub fn id(&self) -> Option<StreamId> {
+        self.kept.as_ref().map(|kept| kept.id)
+    }
+
+    /// Says what may be lost. Whether it was taken.
+    pub fn say(&self, json: &str) -> bool {
+        let mut state = self.state();
+        let room = self.kept.as_ref().map_or(ROOM_BYTES, |kept| kept.store.per_feed);
+        let taken = !state.ended && state.waiting() < ROOM && state.bytes <= room;
+        if taken {
+            self.push(&mut state, json);
+        }
+        taken
+    }
+
+    /// Says what must arrive.
+    ///
+    /// # Errors
+    /// [`Full`] where the reader is too far behind.
+    pub fn must(&self, json: &str) -> Result<(), Full> {
+        let mut state = self.state();
+        if state.waiting() >= MAX_WAITING {
+            return Err(Full);
+        }
+        if !state.ended {
+            self.push(&mut state, json);
+        }
+        Ok(())
+    }
+
+    /// Says the last thing, if there is one. Whatever is said later is dropped.
+    pub fn end(&self, json: Option<&str>) {
+        let mut state = self.state();
+        if let (Some(json), false) = (json, state.ended) {
+            self.push(&mut state, json);
+        }
+        state.ended = true;
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Asks the reader to let its connection go and come back later (2025-11-25 "Sending Messages to the Server", item 6).
+    /// Without effect where readers would not come back.
+    pub fn pause(&self) {
+        let mut state = self.state();
+        state.pausing = self.kept.as_ref().is_some_and(|kept| kept.pauses) && !state.ended;
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Whether there was no reason yet to open a stream.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let state = self.state();
+        state.last == 0 && !state.pausing
+    }
+
+    /// Whether nobody reads it, and nothing more will be said unless somebody does.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let state = self.state();
+        !state.is_read && (state.ended || self.request().is_none())
+    }
+
+    fn request(&self) -> Option<&RequestId> {
+        self.kept.as_ref()?.request.as_ref()
+    }
+
+    /// Returns when there is a reason to open a stream.
+    pub async fn stirred(&self) {
+        loop {
+            let mut news = std::pin::pin!(self.news.notified());
+            news.as_mut().enable();
+            if !self.is_silent() {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    /// Reads on after the event of this number, from the newest reader on: an older one ends.
+    #[must_use]
+    pub fn read(self: &Arc<Self>, after: u64) -> Reader {
+        let mut state = self.state();
+        state.reader = state.reader.wrapping_add(1);
+        state.is_read = true;
+        // Pausing is over for whoever comes back; the first reader is still to be told.
+        state.pausing &= state.reader == 1;
+        state.read = after.min(state.last);
+        let number = state.reader;
+        drop(state);
+        self.news.notify_waiters();
+        Reader::new(self.clone(), number)
+    }
+
+    /// How many bytes are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    /// Gives up what is kept, if the feed is [idle](Self::is_idle). Whether it was.
+    pub fn forget(&self) -> bool {
+        let idle = self.is_idle();
+        if idle {
+            let mut state = self.state();
+            state.lost |= self.request().is_some() && state.read < state.last;
+            self.drop_events(&mut state, |_, _| true);
+        }
+        idle
+    }
+
+    fn push(&self, state: &mut State, json: &str) {
+        state.last += 1;
+        let seq = state.last;
+        let id = self.kept.as_ref().map(|kept| EventId { stream: kept.id, seq });
+        let frame = event::frame(id, json);
+        state.bytes += frame.len();
+        if let Some(kept) = &self.kept {
+            kept.store.used.fetch_add(frame.len(), Ordering::Relaxed);
+        }
+        state.events.push_back(Event { seq, frame });
+        self.trim(state);
+        self.news.notify_waiters();
+    }
+
+    /// Gives up the oldest of what was handed out, as far as there is too much of it.
+    fn trim(&self, state: &mut State) {
+        let Some(kept) = &self.kept else {
+            return self.drop_events(state, |state, seq| seq <= state.read);
+        };
+        self.drop_events(state, |state, seq| {
+            let too_much =
+                state.events.len() > MAX_KEPT || state.bytes > kept.store.per_feed || kept.store.is_full();
+            seq <= state.read && too_much
+        });
+    }
+
+    fn drop_events(&self, state: &mut State, which: impl Fn(&State, u64) -> bool) {
+        while let Some(first) = state.events.front() {
+            if !which(state, first.seq) {
+                break;
+            }
+            if let Some(gone) = state.events.pop_front() {
+                state.bytes -= gone.frame.len();
+                if let Some(kept) = &self.kept {
+                    kept.store.used.fetch_sub(gone.frame.len(), Ordering::Relaxed);
+                }
+            }
+        }
+        if state.events.is_empty() {
+            state.events = VecDeque::new();
+        }
+    }
+
+    /// The answer to a request whose answer was given up.
+    fn apology(&self) -> Option<Bytes> {
+        let request = self.request()?;
+        let text = "the answer to this request is no longer kept; send the request again";
+        let error = RpcError::new(code::GONE, 200, text);
+        Some(event::frame(None, &jsonrpc::error_response(Some(request), &error)))
+    }
+}
+
+impl State {
+    fn waiting(&self) -> u64 {
+        self.last - self.read
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let mut state = std::mem::take(&mut *self.state());
+        self.drop_events(&mut state, |_, _| true);
+    }
+}

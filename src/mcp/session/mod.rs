@@ -1,0 +1,351 @@
+//! Legacy sessions: protocol conversations, opened by `initialize` or by an SSE stream.
+//!
+//! A session belongs to the principal that opened it and holds what later requests lean on: the negotiated revision,
+//! what the client can do, its log level and subscriptions, and which requests are running. It holds no tenant, quota
+//! or policy state; those are looked up again for every request.
+
+mod questions;
+mod streams;
+mod table;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Endpoint;
+use super::error::{RpcError, code};
+use super::feed::{Feed, Store, StreamId};
+use super::jsonrpc::RequestId;
+use super::request::{Capabilities, LogLevel};
+use super::revision::Revision;
+use crate::caller::{Caller, Principal};
+use crate::clock::Timestamp;
+use crate::credentials::CredentialRef;
+use crate::hooks::SessionInfo;
+use crate::id::SessionRowId;
+use crate::limits::Place;
+use questions::Questions;
+use streams::Streams;
+
+pub use questions::Question;
+pub use streams::Attached;
+pub use table::Sessions;
+
+/// Which transport a session lives on. An id of one is unknown to the other.
+pub use crate::telemetry::labels::Transport;
+
+/// Subscriptions to resources that one session may have.
+const MAX_SUBSCRIPTIONS: usize = 256;
+/// Requests that one session may have in flight.
+const MAX_RUNNING: usize = 256;
+
+/// What `initialize` settled.
+#[derive(Debug, Clone)]
+pub struct Negotiated {
+    /// The revision.
+    pub revision: Revision,
+    /// What the client can be asked for.
+    pub capabilities: Capabilities,
+    /// The client's name and version, as it says.
+    pub client: Option<(Box<str>, Box<str>)>,
+}
+
+impl Default for Negotiated {
+    fn default() -> Self {
+        Self { revision: Revision::V2024_11_05, capabilities: Capabilities::default(), client: None }
+    }
+}
+
+struct Inner {
+    negotiated: Negotiated,
+    log_level: LogLevel,
+    subscriptions: BTreeSet<Box<str>>,
+    running: HashMap<RequestId, CancellationToken>,
+    questions: Questions,
+    streams: Streams,
+}
+
+/// One session.
+pub struct Session {
+    /// The id on the wire: 256 random bits, and a secret.
+    pub id: Box<str>,
+    /// The id in logs and in the history.
+    pub row: SessionRowId,
+    /// The transport.
+    pub transport: Transport,
+    /// Who opened it, and alone may use it.
+    pub owner: Principal,
+    /// How to check the opener again where a request brings no credential of its own (HTTP+SSE).
+    pub credential: CredentialRef,
+    /// The URL that it was opened at.
+    pub endpoint: Endpoint,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// Everything that the client is told (HTTP+SSE only).
+    pub outbound: Option<Arc<Feed>>,
+    /// Messages of the client that are being worked on (HTTP+SSE only).
+    pub work: TaskTracker,
+    /// Fires when the session ends; its streams end with it.
+    pub closed: CancellationToken,
+    /// Fires when streams came, went, or handed over what they hear.
+    listeners_changed: Notify,
+    store: Arc<Store>,
+    last_seen: AtomicI64,
+    /// Something came after `initialize`.
+    used: AtomicBool,
+    requests: AtomicU32,
+    calls: AtomicU32,
+    inner: Mutex<Inner>,
+    /// Given back when the session closes, whoever still holds it.
+    place: Mutex<Option<Place>>,
+}
+
+impl Session {
+    fn new(
+        id: Box<str>,
+        opening: Opening,
+        place: Place,
+        store: Arc<Store>,
+        (now, monotonic): (Timestamp, i64),
+    ) -> Self {
+        let row = SessionRowId::new();
+        let feed = || Feed::kept(StreamId::Session(row), None, false, store.clone());
+        Self {
+            id,
+            row,
+            transport: opening.transport,
+            owner: opening.caller.principal().clone(),
+            credential: opening.credential,
+            endpoint: opening.endpoint,
+            opened_at: now,
+            outbound: (opening.transport == Transport::Sse).then(feed),
+            work: TaskTracker::new(),
+            closed: CancellationToken::new(),
+            listeners_changed: Notify::new(),
+            store,
+            last_seen: AtomicI64::new(monotonic),
+            used: AtomicBool::new(false),
+            requests: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            inner: Mutex::new(Inner {
+                negotiated: opening.negotiated,
+                log_level: LogLevel::Info,
+                subscriptions: BTreeSet::new(),
+                running: HashMap::new(),
+                questions: Questions::default(),
+                streams: Streams::default(),
+            }),
+            place: Mutex::new(Some(place)),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `initialize` settled.
+    #[must_use]
+    pub fn negotiated(&self) -> Negotiated {
+        self.inner().negotiated.clone()
+    }
+
+    /// The revision that it speaks.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.inner().negotiated.revision
+    }
+
+    /// Takes over what a (repeated) `initialize` settled.
+    pub fn renegotiate(&self, negotiated: Negotiated) {
+        self.inner().negotiated = negotiated;
+    }
+
+    /// The least severity of log messages that the client wants. All from `info` on until it says otherwise, which
+    /// the legacy revisions leave to the server ("Logging: Setting Log Level").
+    #[must_use]
+    pub fn log_level(&self) -> LogLevel {
+        self.inner().log_level
+    }
+
+    /// `logging/setLevel`.
+    pub fn set_log_level(&self, level: LogLevel) {
+        self.inner().log_level = level;
+    }
+
+    /// `resources/subscribe`.
+    ///
+    /// # Errors
+    /// −31001 where the session has as many subscriptions as it may.
+    pub fn subscribe(&self, uri: &str) -> Result<(), RpcError> {
+        let mut inner = self.inner();
+        if inner.subscriptions.len() >= MAX_SUBSCRIPTIONS && !inner.subscriptions.contains(uri) {
+            let text = format!("a session has at most {MAX_SUBSCRIPTIONS} subscriptions; end one first");
+            return Err(RpcError::new(code::LIMITED, 200, text));
+        }
+        inner.subscriptions.insert(uri.into());
+        Ok(())
+    }
+
+    /// `resources/unsubscribe`.
+    pub fn unsubscribe(&self, uri: &str) {
+        self.inner().subscriptions.remove(uri);
+    }
+
+    /// What the client subscribed to.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<Box<str>> {
+        self.inner().subscriptions.iter().cloned().collect()
+    }
+
+    /// Whether the client subscribed to this resource.
+    #[must_use]
+    pub fn subscribed(&self, uri: &str) -> bool {
+        self.inner().subscriptions.contains(uri)
+    }
+
+    /// Notes a request in flight. Dropping the guard notes its end.
+    ///
+    /// # Errors
+    /// −32600 where a request of this id is in flight already, −31001 where too many are.
+    pub fn begin(self: &Arc<Self>, id: &RequestId, cancel: CancellationToken) -> Result<InFlight, RpcError> {
+        let mut inner = self.inner();
+        if inner.running.len() >= MAX_RUNNING {
+            let text =
+                format!("a session has at most {MAX_RUNNING} requests in flight; wait for some to end");
+            return Err(RpcError::new(code::LIMITED, 200, text));
+        }
+        if inner.running.contains_key(id) {
+            return Err(RpcError::invalid_request("a request with this id is in flight already"));
+        }
+        inner.running.insert(id.clone(), cancel);
+        Ok(InFlight { session: self.clone(), id: id.clone() })
+    }
+
+    /// `notifications/cancelled`. An unknown id is ignored, as the specification asks.
+    pub fn cancel(&self, id: &RequestId) {
+        if let Some(token) = self.inner().running.get(id) {
+            token.cancel();
+        }
+    }
+
+    /// Gives up everything that is in flight: nobody is left to be answered.
+    fn cancel_all(&self) {
+        self.inner().running.values().for_each(CancellationToken::cancel);
+    }
+
+    /// A feed for the answer to this request, which the client can come back to once it is [kept](Self::keep).
+    #[must_use]
+    pub fn reply_feed(&self, request: &RequestId) -> Arc<Feed> {
+        let mut inner = self.inner();
+        let id = StreamId::Reply(inner.streams.next_id());
+        let pauses = inner.negotiated.revision.has_polling();
+        Feed::kept(id, Some(request.clone()), pauses, self.store.clone())
+    }
+
+    /// A feed for a stream that carries notifications; it is kept from now on.
+    #[must_use]
+    pub fn listen_feed(&self) -> Arc<Feed> {
+        let id = StreamId::Listen(self.inner().streams.next_id());
+        let feed = Feed::kept(id, None, false, self.store.clone());
+        self.keep(&feed);
+        feed
+    }
+
+    /// Keeps a feed for a client that comes back.
+    pub fn keep(&self, feed: &Arc<Feed>) {
+        self.inner().streams.keep(feed, self.store.per_session());
+    }
+
+    /// The feed of this stream, where it is still kept.
+    #[must_use]
+    pub fn feed(&self, id: StreamId) -> Option<Arc<Feed>> {
+        self.inner().streams.find(id)
+    }
+
+    fn keeps_answers(&self) -> bool {
+        self.inner().streams.keeps_answers()
+    }
+
+    /// Gives up feeds that have been at their end for `time`, in microseconds.
+    fn forget(&self, now: i64, time: i64) {
+        self.inner().streams.forget(now, time);
+    }
+
+    /// Counts a request.
+    pub fn count(&self, is_call: bool) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if is_call {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many requests and calls the session served.
+    #[must_use]
+    pub fn counts(&self) -> (u32, u32) {
+        (self.requests.load(Ordering::Relaxed), self.calls.load(Ordering::Relaxed))
+    }
+
+    fn is_busy(&self) -> bool {
+        let inner = self.inner();
+        !inner.running.is_empty() || inner.streams.is_open()
+    }
+
+    /// Whether this is the session of an HTTP+SSE client that went away.
+    fn is_orphan(&self) -> bool {
+        self.transport == Transport::Sse && !self.inner().streams.is_open()
+    }
+
+    /// Ends everything that hangs on the session.
+    fn end(&self) {
+        self.closed.cancel();
+        drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.cancel_all();
+        let mut inner = self.inner();
+        inner.streams.clear();
+        inner.questions = Questions::default();
+        inner.subscriptions = BTreeSet::new();
+    }
+
+    fn info(&self) -> SessionInfo<'_> {
+        SessionInfo {
+            id: self.row,
+            owner: &self.owner,
+            transport: self.transport,
+            revision: self.inner().negotiated.revision.name(),
+        }
+    }
+}
+
+/// A request in flight.
+pub struct InFlight {
+    session: Arc<Session>,
+    id: RequestId,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut inner = self.session.inner();
+        inner.running.remove(&self.id);
+        if inner.running.is_empty() {
+            inner.running.shrink_to_fit();
+        }
+    }
+}
+
+/// What is needed to open a session.
+pub struct Opening {
+    /// Who opens it.
+    pub caller: Caller,
+    /// How to check the caller again.
+    pub credential: CredentialRef,
+    /// At which URL.
+    pub endpoint: Endpoint,
+    /// On which transport.
+    pub transport: Transport,
+    /// What was settled so far.
+    pub negotiated: Negotiated,
+}

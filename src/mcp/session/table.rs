@@ -1,0 +1,236 @@
+//! All sessions of this process: opened, found, swept and closed here.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+
+use super::{Opening, Session, Transport};
+use crate::caller::Principal;
+use crate::clock::Clock;
+use crate::config;
+use crate::hooks::{self, Hook};
+use crate::id::{SessionRowId, TenantId};
+use crate::limits::{Limited, Limits, Scope};
+use crate::mcp::feed::Store;
+use crate::telemetry::labels::SessionEnd;
+use crate::usage::Journal;
+
+/// All sessions of this process.
+pub struct Sessions {
+    clock: Clock,
+    limits: Arc<Limits>,
+    hooks: Arc<[Box<dyn Hook>]>,
+    journal: Journal,
+    times: Times,
+    store: Arc<Store>,
+    open: Mutex<Table>,
+}
+
+/// How long sessions and what they keep live, in microseconds.
+struct Times {
+    idle: i64,
+    unused: i64,
+    grace: i64,
+    replay: i64,
+}
+
+impl Times {
+    fn new(config: &config::Mcp) -> Self {
+        let micros = |time: config::Millis| i64::try_from(time.get().as_micros()).unwrap_or(i64::MAX);
+        Self {
+            idle: micros(config.session_idle),
+            unused: micros(config.session_unused.min(config.session_idle)),
+            grace: micros(config.sse_grace),
+            replay: micros(config.replay),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    by_id: HashMap<Box<str>, Arc<Session>>,
+    by_tenant: HashMap<TenantId, HashMap<SessionRowId, Arc<Session>>>,
+}
+
+impl Table {
+    fn insert(&mut self, session: &Arc<Session>) {
+        self.by_id.insert(session.id.clone(), session.clone());
+        self.by_tenant.entry(session.owner.tenant).or_default().insert(session.row, session.clone());
+    }
+
+    fn remove(&mut self, session: &Session) -> bool {
+        if let Some(of_tenant) = self.by_tenant.get_mut(&session.owner.tenant) {
+            of_tenant.remove(&session.row);
+            if of_tenant.is_empty() {
+                self.by_tenant.remove(&session.owner.tenant);
+            }
+        }
+        let removed = self.by_id.remove(&session.id).is_some();
+        // What a storm of sessions needed is given back after it.
+        if self.by_id.len() < self.by_id.capacity() / 8 {
+            self.by_id.shrink_to(self.by_id.len() * 2);
+        }
+        removed
+    }
+}
+
+impl Sessions {
+    /// No sessions.
+    #[must_use]
+    pub fn new(
+        clock: Clock,
+        limits: Arc<Limits>,
+        hooks: Arc<[Box<dyn Hook>]>,
+        journal: Journal,
+        config: &config::Mcp,
+    ) -> Self {
+        let store = Arc::new(Store::new(config.replay_bytes, config.replay_total_bytes));
+        Self { clock, limits, hooks, journal, times: Times::new(config), store, open: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a session. A tenant that has as many as it may loses one that is not busy: first of those that were never
+    /// used, then the one that was idle longest. Clients that initialize before every call never close what they opened.
+    ///
+    /// # Errors
+    /// Where all of the tenant's sessions are busy.
+    pub fn open(&self, opening: Opening) -> Result<Arc<Session>, Limited> {
+        let tenant = opening.caller.tenant();
+        let place = match self.limits.place(tenant, Scope::Sessions) {
+            Ok(place) => place,
+            Err(limited) => {
+                self.evict_one(tenant).ok_or(limited)?;
+                self.limits.place(tenant, Scope::Sessions)?
+            }
+        };
+        let mut secret = [0; 32];
+        if aws_lc_rs::rand::fill(&mut secret).is_err() {
+            return Err(Limited { scope: Scope::Sessions, limit: 0, retry_after: Duration::from_secs(1) });
+        }
+        let id = BASE64URL_NOPAD.encode(&secret).into();
+        let now = (self.clock.now(), self.clock.monotonic_micros());
+        let session = Arc::new(Session::new(id, opening, place, self.store.clone(), now));
+        self.table().insert(&session);
+        hooks::tell(&self.hooks, |hook| hook.session_opened(&session.info()));
+        self.journal.session_opened(&session);
+        Ok(session)
+    }
+
+    /// The session of this id on this transport, if it is this principal's. Counts as activity.
+    #[must_use]
+    pub fn get(&self, id: &str, transport: Transport, owner: Option<&Principal>) -> Option<Arc<Session>> {
+        let session = self.table().by_id.get(id).cloned()?;
+        let mine = owner.is_none_or(|owner| *owner == session.owner);
+        if !mine || session.transport != transport {
+            return None;
+        }
+        self.touch(&session);
+        Some(session)
+    }
+
+    /// The HTTP+SSE session that `owner` comes back to. Counts as activity.
+    #[must_use]
+    pub fn left_behind(&self, row: SessionRowId, owner: &Principal) -> Option<Arc<Session>> {
+        let session = self.table().by_tenant.get(&owner.tenant)?.get(&row).cloned()?;
+        if session.owner != *owner || session.transport != Transport::Sse {
+            return None;
+        }
+        self.touch(&session);
+        Some(session)
+    }
+
+    fn touch(&self, session: &Session) {
+        session.last_seen.store(self.clock.monotonic_micros(), Ordering::Relaxed);
+        session.used.store(true, Ordering::Relaxed);
+    }
+
+    /// A stream of an HTTP+SSE session is gone. The session ends with its last one, unless a grace period is configured in which
+    /// the client may come back.
+    pub fn left(&self, session: &Session) {
+        session.last_seen.store(self.clock.monotonic_micros(), Ordering::Relaxed);
+        if self.times.grace == 0 && session.is_orphan() {
+            self.close(session, SessionEnd::Disconnected);
+        }
+    }
+
+    /// Ends a session, and with it what still runs in it: nobody is left to hear the answers. Ending one twice is
+    /// fine.
+    pub fn close(&self, session: &Session, reason: SessionEnd) {
+        if !self.table().remove(session) {
+            return;
+        }
+        session.end();
+        hooks::tell(&self.hooks, |hook| hook.session_closed(&session.info(), reason));
+        self.journal.session_closed(session, self.clock.now(), reason);
+    }
+
+    /// Sessions for which `which` holds.
+    #[must_use]
+    pub fn select(&self, which: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        self.table().by_id.values().filter(|s| which(s)).cloned().collect()
+    }
+
+    /// Ends what was idle for too long and gives up what is kept for too long. Open streams and running calls count as
+    /// activity, but for the session of an HTTP+SSE client that went away: nobody is left to hear of its calls.
+    pub fn sweep(&self) {
+        let now = self.clock.monotonic_micros();
+        let quiet = |session: &Session| now - session.last_seen.load(Ordering::Relaxed);
+        for session in self.select(Session::keeps_answers) {
+            session.forget(now, self.times.replay);
+        }
+        let least = self.times.idle.min(self.times.unused).min(self.times.grace);
+        for session in self.select(|session| quiet(session) > least) {
+            if session.is_orphan() {
+                if quiet(&session) > self.times.grace {
+                    self.close(&session, SessionEnd::Disconnected);
+                }
+                continue;
+            }
+            let used = session.used.load(Ordering::Relaxed);
+            let limit = if used { self.times.idle } else { self.times.unused };
+            if quiet(&session) <= limit {
+                continue;
+            }
+            if session.is_busy() {
+                session.last_seen.store(now, Ordering::Relaxed);
+            } else {
+                self.close(&session, SessionEnd::Idle);
+            }
+        }
+    }
+
+    fn evict_one(&self, tenant: TenantId) -> Option<()> {
+        let victim = {
+            let table = self.table();
+            let idle = table.by_tenant.get(&tenant)?.values().filter(|s| !s.is_busy());
+            idle.min_by_key(|s| (s.used.load(Ordering::Relaxed), s.last_seen.load(Ordering::Relaxed)))
+                .cloned()
+        }?;
+        self.close(&victim, SessionEnd::Evicted);
+        Some(())
+    }
+
+    /// How many bytes are kept for clients that come back.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.store.used()
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table().by_id.len()
+    }
+
+    /// Whether no session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,226 @@
+//! The streams of legacy sessions that belong to no request: GET of `/mcp`, which also brings back streams that broke
+//! off, and the stream of HTTP+SSE.
+//!
+//! A session hears every change once, on the newest of its streams (2025-11-25 "Multiple Connections"). What it has not
+//! heard while none was open waits on the bus, for the next one.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, StatusCode};
+
+use super::accept::Accepts;
+use super::notices::{Listener, Notice, Notices, everything, notification};
+use super::reply::{http_error, limited_http, rpc_error};
+use super::run::{Pace, Reading};
+use super::sse::Leaves;
+use super::stream::sse;
+use super::streamable::{admit, no_session, session};
+use super::{Answer, Arrival, headers};
+use crate::limits::{Place, Scope};
+use crate::mcp::bus::Changed;
+use crate::mcp::error::{RpcError, code};
+use crate::mcp::feed::{EventId, Feed, Reader, Step, StreamId};
+use crate::mcp::session::{Attached, Session};
+use crate::telemetry::labels::Stream;
+
+/// `Last-Event-ID` (HTML standard, "Server-sent events: The `Last-Event-ID` header").
+const LAST_EVENT: &str = "last-event-id";
+
+/// GET: the stream for what belongs to no request, or the rest of one that broke off. Only sessions have them;
+/// elsewhere it is 405, on which clients fall back.
+pub fn get(arrival: &Arrival) -> Response {
+    open(arrival).unwrap_or_else(|response| response)
+}
+
+fn open(arrival: &Arrival) -> Answer {
+    admit(arrival).map_err(limited_http)?;
+    let session = session(arrival).map_err(|e| rpc_error(&e))?.ok_or_else(no_session)?;
+    if !Accepts::from(&arrival.headers).stream {
+        return Err(http_error(StatusCode::NOT_ACCEPTABLE, "accept text/event-stream"));
+    }
+    let last = last_event(&arrival.headers).map_err(|e| rpc_error(&e))?;
+    let place = place(arrival)?;
+    let app = &arrival.app;
+    let pace = Pace::of(app, session.revision());
+    let found = last.map(|last| (last, session.feed(last.stream)));
+    match found {
+        Some((EventId { stream: StreamId::Reply(_), seq }, Some(feed))) => {
+            let reading = Reading { first: None, reader: feed.read(seq), pace, guard: None };
+            Ok(reading.respond(app, Stream::Response, (session.attach(), Arc::new(place))))
+        }
+        Some((EventId { stream: StreamId::Listen(_), seq }, Some(feed))) => {
+            Ok(Hearing::new(arrival, &session, feed, seq, pace).respond(Stream::Session, place))
+        }
+        None | Some((EventId { stream: StreamId::Listen(_), .. }, None)) => {
+            let feed = session.listen_feed();
+            let mut hearing = Hearing::new(arrival, &session, feed, 0, pace);
+            hearing.first = pace.first(&hearing.feed);
+            Ok(hearing.respond(Stream::Session, place))
+        }
+        Some(_) => Err(rpc_error(&gone())),
+    }
+}
+
+/// A place among the tenant's streams.
+pub(super) fn place(arrival: &Arrival) -> Result<Place, Response> {
+    arrival.app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(|reached| {
+        arrival.app.metrics.rate_limited.inc(reached.scope);
+        limited_http(reached)
+    })
+}
+
+/// The event that the client read last, if it says so.
+///
+/// # Errors
+/// −31008, HTTP 400 where it is none of ours.
+pub(super) fn last_event(headers: &HeaderMap) -> Result<Option<EventId>, RpcError> {
+    let text = headers::single(headers, LAST_EVENT)?.filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|_| gone())).transpose()
+}
+
+fn gone() -> RpcError {
+    let text =
+        "no stream is kept under this Last-Event-ID; open a stream without it, or send the request again";
+    RpcError::new(code::GONE, 400, text)
+}
+
+/// A stream that carries notifications of a session.
+pub(super) struct Hearing {
+    /// What comes before everything.
+    pub(super) first: Option<Bytes>,
+    listener: Listener,
+    feed: Arc<Feed>,
+    reader: Reader,
+    pace: Pace,
+    /// What the session hears, while this is its newest stream.
+    notices: Option<Notices>,
+    attached: Attached,
+    /// Weir stops; what runs in the session may still answer, where answers come on this stream.
+    stopping: bool,
+    /// Dropped last, when the stream no longer counts as open.
+    pub(super) leaves: Option<Leaves>,
+}
+
+impl Hearing {
+    pub(super) fn new(
+        arrival: &Arrival,
+        session: &Arc<Session>,
+        feed: Arc<Feed>,
+        after: u64,
+        pace: Pace,
+    ) -> Self {
+        Self {
+            first: None,
+            listener: Listener::of(arrival),
+            reader: feed.read(after),
+            feed,
+            pace,
+            notices: None,
+            attached: session.listen(),
+            stopping: false,
+            leaves: None,
+        }
+    }
+
+    pub(super) fn respond(self, kind: Stream, place: Place) -> Response {
+        let app = self.listener.app().clone();
+        let events = stream::unfold(Some(self), |hearing| async move {
+            let mut hearing = hearing?;
+            if let Some(first) = hearing.first.take() {
+                return Some((first, Some(hearing)));
+            }
+            match hearing.next().await {
+                Step::Event(bytes) => Some((bytes, Some(hearing))),
+                Step::Pause => hearing.pace.last().map(|bytes| (bytes, None)),
+                Step::End => None,
+            }
+        });
+        sse(&app, kind, events, Arc::new(place))
+    }
+
+    async fn next(&mut self) -> Step {
+        loop {
+            let woken = {
+                let Self { attached, listener, notices, reader, pace, stopping, .. } = self;
+                let session = attached.session().clone();
+                let mut changed = std::pin::pin!(attached.listeners_changed());
+                changed.as_mut().enable();
+                settle(attached, listener, notices);
+                tokio::select! {
+                    biased;
+                    () = session.closed.cancelled() => return Step::End,
+                    step = reader.next() => return step,
+                    () = changed => continue,
+                    () = pace.over() => return Step::Pause,
+                    () = session.work.wait(), if *stopping => return Step::End,
+                    () = listener.app().tasks.stopping().cancelled(), if !*stopping => None,
+                    notice = heard(notices), if !*stopping => notice,
+                }
+            };
+            match woken {
+                Some(notice) => {
+                    for text in texts(self.attached.session(), notice) {
+                        // There is room: everything said before was read before this was heard.
+                        let _ = self.feed.must(&text);
+                    }
+                }
+                None if self.drains() => {
+                    self.stopping = true;
+                    self.attached.session().work.close();
+                }
+                None => return Step::End,
+            }
+        }
+    }
+
+    /// Whether answers still come on this stream although Weir stops. Otherwise the credential is no longer good.
+    fn drains(&self) -> bool {
+        let stops = self.listener.app().tasks.stopping().is_cancelled();
+        stops && self.attached.session().outbound.is_some()
+    }
+}
+
+/// Takes what the session hears where this is its newest stream, and hands it over where it no longer is.
+fn settle(attached: &Attached, listener: &Listener, notices: &mut Option<Notices>) {
+    match (attached.is_newest(), notices.is_some()) {
+        (true, false) => {
+            let ear = attached.take_ear(|| listener.app().bus.subscribe());
+            *notices = ear.map(|events| Notices::resume(listener.clone(), events));
+        }
+        (false, true) => {
+            if let Some(notices) = notices.take() {
+                attached.return_ear(notices.into_events());
+            }
+        }
+        _ => {}
+    }
+}
+
+async fn heard(notices: &mut Option<Notices>) -> Option<Notice> {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        if let Some(notices) = self.notices.take() {
+            self.attached.return_ear(notices.into_events());
+        }
+    }
+}
+
+/// What a legacy session is told of a notice.
+fn texts(session: &Session, notice: Notice) -> Vec<String> {
+    match notice {
+        Notice::Changed(Changed::Resource(uri)) if !session.subscribed(&uri) => Vec::new(),
+        Notice::Changed(what) => vec![notification(&what, "")],
+        Notice::Missed => {
+            everything(session.subscriptions().iter()).map(|what| notification(&what, "")).collect()
+        }
+    }
+}
