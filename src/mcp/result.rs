@@ -55,6 +55,14 @@ impl InputRequired {
         self.ask(key, &InputRequest { method: "elicitation/create".to_owned(), params })
     }
 
+    /// Sends the user to a URL, for what must not pass through the client (`elicitation/create`, URL mode). Agreeing says
+    /// only that the user went there.
+    #[must_use]
+    pub fn elicit_url(self, key: &str, message: &str, url: &str) -> Self {
+        let params = json!({ "mode": "url", "message": message, "url": url });
+        self.ask(key, &InputRequest { method: "elicitation/create".to_owned(), params })
+    }
+
     /// Asks the client's model (`sampling/createMessage`, with its `params`).
     #[must_use]
     pub fn sample(self, key: &str, params: Value) -> Self {

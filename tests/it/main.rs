@@ -16,6 +16,8 @@ mod modern_headers;
 mod modern_rounds;
 mod modern_streams;
 mod operations;
+mod questions;
+mod resume;
 mod secrets;
 mod shutdown;
 mod sse;

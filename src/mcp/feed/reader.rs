@@ -47,12 +47,14 @@ impl Reader {
         if state.reader != self.number {
             return Some(Step::End);
         }
+        // What was given up before it could be read again is skipped; an answer is not skipped in silence.
         let first = state.events.front().map_or(state.last + 1, |event| event.seq);
-        if state.lost && state.read < state.last {
+        if state.events.is_empty() && state.read < state.last {
             state.read = state.last;
-            return Some(self.feed.apology().map_or(Step::End, Step::Event));
+            if let (true, Some(apology)) = (state.ended, self.feed.apology()) {
+                return Some(Step::Event(apology));
+            }
         }
-        // What was given up before it could be read again is skipped.
         let at = first.max(state.read + 1);
         let place = usize::try_from(at - first).unwrap_or(usize::MAX);
         if let Some(event) = state.events.get(place) {

@@ -42,7 +42,13 @@ impl Legacy {
 
     /// Opens a session at `/mcp`.
     pub async fn open(gateway: &Gateway, key: &Key, revision: &str) -> Self {
-        let reply = Self::hello(gateway, key, revision).send().await;
+        Self::open_with(gateway, key, revision, json!({})).await
+    }
+
+    /// Opens a session at `/mcp` for a client that can be asked.
+    pub async fn open_with(gateway: &Gateway, key: &Key, revision: &str, capabilities: Value) -> Self {
+        let hello = Self::hello(gateway, key, revision).set("/params/capabilities", capabilities);
+        let reply = hello.send().await;
         let agreed = reply.result()["protocolVersion"].as_str().expect("a revision").to_owned();
         let session = Self {
             http: gateway.http.clone(),
@@ -107,6 +113,18 @@ impl Legacy {
     /// Sends a notification.
     pub async fn notify(&self, method: &str, params: Value) -> Reply {
         self.message(json!({ "jsonrpc": "2.0", "method": method, "params": params })).send().await
+    }
+
+    /// Answers a question of the server: with `result`, or with `error`.
+    pub async fn answer(&self, question: &Value, kind: &str, value: Value) -> Reply {
+        let mut body = json!({ "jsonrpc": "2.0", "id": question["id"] });
+        body[kind] = value;
+        self.message(body).send().await
+    }
+
+    /// A GET for what came after an event.
+    pub fn draft_resume(&self, last: &str) -> Draft {
+        self.draft_get().header("last-event-id", last)
     }
 
     /// A GET of the session's stream.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use weir::caller::Principal;
 use weir::error::Result;
@@ -210,6 +210,20 @@ struct Asks {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+struct Inquires {
+    /// What to ask for in each round: form, url, model, roots, or nothing at all.
+    rounds: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Releases {
+    /// Milliseconds from letting the connection go to the answer.
+    delay_ms: u64,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Notify {
     /// What changed: tools, prompts, resources, or the URI of a resource.
     what: String,
@@ -239,7 +253,33 @@ fn ask(call: &Call, topic: &str) -> Reply<ToolResult> {
     ToolResult::text(text).into()
 }
 
+/// Asks round after round, and then says what was answered in each.
+fn inquire(call: &Call, rounds: &[Vec<String>]) -> Reply<ToolResult> {
+    let mut heard = call.state().and_then(Value::as_array).cloned().unwrap_or_default();
+    if call.state().is_some() {
+        let keys = ["form", "url", "model", "roots"];
+        heard.push(keys.iter().filter_map(|key| Some((*key, call.inputs().get(key)?.clone()))).collect());
+    }
+    let Some(wanted) = rounds.get(heard.len()) else {
+        return ToolResult::text(Value::from(heard).to_string()).into();
+    };
+    let mut input = InputRequired::new().remember(heard.into());
+    for what in wanted {
+        input = match what.as_str() {
+            "form" => {
+                let schema = json!({ "type": "object", "properties": { "age": { "type": "integer" } } });
+                input.elicit("form", "How old?", &schema)
+            }
+            "url" => input.elicit_url("url", "Please sign in", "https://login.test/"),
+            "model" => input.sample("model", json!({ "messages": [], "maxTokens": 9 })),
+            _ => input.list_roots("roots"),
+        };
+    }
+    Reply::ask(input)
+}
+
 fn talkative(kit: Toolkit) -> Result<Toolkit> {
+    let kit = inquisitive(kit)?;
     kit.tool(ToolSpec::new("asks").read_only(), |call: Call, Asks { topic }| async move {
         Ok(ask(&call, &topic))
     })?
@@ -264,6 +304,19 @@ fn talkative(kit: Toolkit) -> Result<Toolkit> {
             }
         }
         Ok(ToolResult::text("said"))
+    })
+}
+
+fn inquisitive(kit: Toolkit) -> Result<Toolkit> {
+    kit.tool(ToolSpec::new("inquires").read_only(), |call: Call, Inquires { rounds }| async move {
+        Ok(inquire(&call, &rounds))
+    })?
+    .tool(ToolSpec::new("releases").read_only(), |call: Call, Releases { delay_ms }| async move {
+        call.progress(1.0, None, None);
+        call.close_stream();
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        call.progress(2.0, None, None);
+        Ok(ToolResult::text("released"))
     })
 }
 
