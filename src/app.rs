@@ -248,6 +248,8 @@ async fn sweep(app: Arc<App>) {
             () = app.tasks.stopping().cancelled() => return,
             _ = timer.tick() => {
                 app.sessions.sweep();
+                let kept = i64::try_from(app.sessions.kept_bytes()).unwrap_or(i64::MAX);
+                app.metrics.replay_bytes.set(kept);
                 app.flood.forget_quiet();
             }
         }

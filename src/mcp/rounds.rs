@@ -53,14 +53,19 @@ fn binding(exchange: &Exchange) -> Vec<u8> {
 /// Reads the answers and opens the state.
 ///
 /// # Errors
-/// −32602 where the state was changed, is too old or belongs to another request.
+/// −32602 where an answer is no object ("Error Handling"), or the state was changed, is too old or belongs to another request.
 pub fn open(app: &App, exchange: &Exchange) -> Result<Round, RpcError> {
     let params = &exchange.request.params;
-    let inputs = match &params.input_responses {
+    let inputs: Map<String, Value> = match &params.input_responses {
         None => Map::new(),
         Some(raw) => serde_json::from_slice(raw)
             .map_err(|_| RpcError::invalid_params("params.inputResponses must be an object"))?,
     };
+    if let Some((key, _)) = inputs.iter().find(|(_, answer)| !answer.is_object()) {
+        let key: String = key.chars().take(64).collect();
+        let text = format!("params.inputResponses: the answer under {key:?} must be an object");
+        return Err(RpcError::invalid_params(text));
+    }
     let Some(text) = &params.request_state else {
         return Ok(Round { inputs: InputResponses(inputs), state: None });
     };

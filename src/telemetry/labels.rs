@@ -108,6 +108,26 @@ labels! {
         /// The process is going down.
         Shutdown = "shutdown",
     }
+    /// What became of a question to a legacy client.
+    Answer("outcome") {
+        /// The client answered, be it by declining.
+        Answered = "answered",
+        /// The client answered with an error.
+        Refused = "refused",
+        /// The answer could not be used.
+        Malformed = "malformed",
+        /// No answer came within `mcp.input_timeout_ms`.
+        Timeout = "timeout",
+        /// The call or the session ended first.
+        Abandoned = "abandoned",
+    }
+    /// What became of a client that came back with `Last-Event-ID`.
+    Resumption("outcome") {
+        /// It reads on.
+        Resumed = "resumed",
+        /// What it asked for is not kept, or never was.
+        Gone = "gone",
+    }
     /// What an open event stream is for.
     Stream("kind") {
         /// The answer to one POST.

@@ -13,8 +13,8 @@ use prometheus::{
 };
 
 use super::labels::{
-    Counters, Era, Gauges, Label, Limit, Method, Open, Outcome, Refusal, SessionEnd, StatusClass, Stream,
-    Transport,
+    Answer, Counters, Era, Gauges, Label, Limit, Method, Open, Outcome, Refusal, Resumption, SessionEnd,
+    StatusClass, Stream, Transport,
 };
 use super::process::Process;
 use crate::clock::Timestamp;
@@ -94,6 +94,12 @@ pub struct Metrics {
     pub sessions_closed: Counters<SessionEnd>,
     /// Event streams that are open here.
     pub streams_open: Gauges<Stream>,
+    /// Questions of tools to legacy clients.
+    pub questions: Counters<Answer>,
+    /// Streams that clients came back to.
+    pub streams_resumed: Counters<Resumption>,
+    /// Bytes kept for clients that may come back; set when sessions are swept.
+    pub replay_bytes: IntGauge,
     /// Notifications that a slow stream did not take.
     pub notifications_dropped: IntCounter,
     /// Credentials found in memory.
@@ -171,23 +177,22 @@ impl Metrics {
                 "Legacy sessions ended, by why.",
             )?,
             streams_open: Gauges::register(r, "weir_streams_open", "Event streams open.")?,
+            questions: Counters::register(r, "weir_questions_total", "Questions to legacy clients.")?,
+            streams_resumed: Counters::register(
+                r,
+                "weir_streams_resumed_total",
+                "Clients back at a broken stream.",
+            )?,
+            replay_bytes: gauge(r, "weir_replay_bytes", "Bytes kept for clients that may come back.")?,
             notifications_dropped: counter(
                 r,
                 "weir_notifications_dropped_total",
-                "Notifications dropped, because a stream was too slow.",
+                "Notifications too much for a stream.",
             )?,
             credential_hits: counter(r, "weir_credential_cache_hits_total", "Credentials found in memory.")?,
-            credential_misses: counter(
-                r,
-                "weir_credential_cache_misses_total",
-                "Credentials read from the database.",
-            )?,
+            credential_misses: counter(r, "weir_credential_cache_misses_total", "Credentials read.")?,
             calls_queued: gauge(r, "weir_calls_queue_length", "Records of calls waiting to be written.")?,
-            calls_dropped: counter(
-                r,
-                "weir_calls_dropped_total",
-                "Records of calls dropped, because the queue was full.",
-            )?,
+            calls_dropped: counter(r, "weir_calls_dropped_total", "Records of calls dropped: no room.")?,
             database_up: gauge(r, "weir_database_up", "1 while the database answers, else 0.")?,
             registry,
         })

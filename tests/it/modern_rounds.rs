@@ -46,6 +46,17 @@ async fn a_question_goes_out_and_its_answer_comes_back_with_the_state() {
 }
 
 #[tokio::test]
+async fn an_answer_must_be_an_object() {
+    let gateway = Gateway::start().await;
+    let client = Modern::new(&gateway, &gateway.caller().await);
+    let state = first_round(&client, "tea").await;
+    for answer in [json!("yes"), json!([]), json!(null)] {
+        let bent = retry(&client, "tea", &state).set("/params/inputResponses/opinion", answer);
+        assert_eq!(bent.send().await.error(), (200, -32602));
+    }
+}
+
+#[tokio::test]
 async fn answers_without_a_state_reach_the_tool() {
     let gateway = Gateway::start().await;
     let client = Modern::new(&gateway, &gateway.caller().await);

@@ -105,6 +105,10 @@ async fn answers_that_cannot_be_used_end_the_call_with_the_reason() {
         assert_eq!(session.answer(&question, kind, value).await.status, 202);
         ends_in_error(events, reason).await;
     }
+    for (outcome, count) in [("malformed", 5.0), ("refused", 2.0), ("answered", 0.0)] {
+        let series = format!("weir_questions_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(gateway.metric(&series), count, "{outcome}");
+    }
 }
 
 #[tokio::test]

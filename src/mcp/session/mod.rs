@@ -296,7 +296,7 @@ impl Session {
 
     /// Whether this is the session of an HTTP+SSE client that went away.
     fn is_orphan(&self) -> bool {
-        self.transport == Transport::Sse && !self.inner().streams.is_open()
+        self.transport == Transport::Sse && self.inner().streams.were_left()
     }
 
     /// Ends everything that hangs on the session.

@@ -34,6 +34,11 @@ impl Streams {
         self.open > 0
     }
 
+    /// Whether there was a stream that carried notifications, and there is none of any kind now.
+    pub(super) fn were_left(&self) -> bool {
+        self.next_listener > 0 && !self.is_open()
+    }
+
     pub(super) fn keeps_answers(&self) -> bool {
         !self.feeds.is_empty()
     }

@@ -21,6 +21,7 @@ use crate::mcp::result::CoreResult;
 use crate::mcp::revision::Revision;
 use crate::mcp::session::{Question, Session};
 use crate::mcp::{self, Exchange};
+use crate::telemetry::labels::Answer;
 
 /// How often one call may ask.
 const MAX_ROUNDS: u32 = 16;
@@ -54,14 +55,27 @@ pub async fn answer(app: &App, exchange: &mut Exchange, line: Option<&Line>) -> 
         };
         match line.ask(app, exchange, requests).await {
             Ok(answers) => exchange.request.params.input_responses = Some(answers),
-            Err(why) => return business_error(&exchange.request.method, why),
+            Err(Unanswered(outcome, why)) => {
+                app.metrics.questions.inc(outcome);
+                return business_error(&exchange.request.method, why);
+            }
         }
+        app.metrics.questions.inc(Answer::Answered);
         exchange.request.params.request_state.clone_from(state);
     }
     business_error(
         &exchange.request.method,
         format!("The tool asked {MAX_ROUNDS} times and was not content."),
     )
+}
+
+/// Why there is no usable answer: for metrics, and for the client's model.
+struct Unanswered(Answer, String);
+
+impl Unanswered {
+    fn abandoned(text: impl Into<String>) -> Self {
+        Self(Answer::Abandoned, text.into())
+    }
 }
 
 /// One question that went out.
@@ -85,34 +99,35 @@ impl Line {
     /// Asks everything at once and returns the answers as `inputResponses`.
     ///
     /// # Errors
-    /// What went wrong, for the client's model.
+    /// What went wrong.
     async fn ask(
         &self,
         app: &App,
         exchange: &Exchange,
         requests: &Map<String, Value>,
-    ) -> Result<Bytes, String> {
+    ) -> Result<Bytes, Unanswered> {
         let mut asked = Vec::with_capacity(requests.len());
         for (key, request) in requests {
-            let question = self.session.ask().map_err(|error| error.message.into_owned())?;
+            let question = self.session.ask().map_err(|error| Unanswered::abandoned(error.message))?;
             let params = wording(request, exchange.request.revision, question.id());
             let text = jsonrpc::request(question.id(), method(request), &params.to_string());
             asked.push(Asked { key, request, question });
             if self.feed.must(&text).is_err() {
-                return Err("The connection has too many unread messages to ask anything.".to_owned());
+                let text = "The connection has too many unread messages to ask anything.";
+                return Err(Unanswered::abandoned(text));
             }
         }
         let mut answers = Map::new();
         let limit = app.config.mcp.input_timeout.get();
         let outcome = tokio::select! {
             biased;
-            () = exchange.cancelled.cancelled() => Err("The call was cancelled.".to_owned()),
+            () = exchange.cancelled.cancelled() => Err(Unanswered::abandoned("The call was cancelled.")),
             () = app.tasks.stopping().cancelled() => {
-                Err("The gateway is restarting and cannot wait for the answer; call again.".to_owned())
+                Err(Unanswered::abandoned("The gateway is restarting and cannot wait for the answer; call again."))
             }
             done = tokio::time::timeout(limit, hear(&mut asked, &mut answers)) => {
-                let seconds = limit.as_secs_f64();
-                done.unwrap_or_else(|_| Err(format!("The client did not answer within {seconds} s; call again.")))
+                let text = || format!("The client did not answer within {} s; call again.", limit.as_secs_f64());
+                done.unwrap_or_else(|_| Err(Unanswered(Answer::Timeout, text())))
             }
             () = pause(requests) => Ok(()),
         };
@@ -142,23 +157,25 @@ async fn pause(requests: &Map<String, Value>) {
 }
 
 /// Waits for the answer to each question, in any order.
-async fn hear(asked: &mut [Asked<'_>], answers: &mut Map<String, Value>) -> Result<(), String> {
+async fn hear(asked: &mut [Asked<'_>], answers: &mut Map<String, Value>) -> Result<(), Unanswered> {
     if asked.is_empty() {
         std::future::pending().await
     }
+    let ended = || Unanswered::abandoned("The session ended before the client answered.");
     for one in asked {
-        let heard = one.question.answer().await.ok_or("The session ended before the client answered.")?;
+        let heard = one.question.answer().await.ok_or_else(ended)?;
         let answer = match heard {
             Ok(result) => serde_json::from_slice(&result).unwrap_or(Value::Null),
             Err(error) => {
                 answers.insert(one.key.to_owned(), Value::Null);
-                return Err(refused(one.method(), &error));
+                return Err(Unanswered(Answer::Refused, refused(one.method(), &error)));
             }
         };
         let wrong = check(one.request, &answer);
         answers.insert(one.key.to_owned(), answer);
         if let Some(wrong) = wrong {
-            return Err(format!("The client's answer to {} cannot be used: {wrong}.", one.method()));
+            let text = format!("The client's answer to {} cannot be used: {wrong}.", one.method());
+            return Err(Unanswered(Answer::Malformed, text));
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ use crate::mcp::bus::Changed;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed::{EventId, Feed, Reader, Step, StreamId};
 use crate::mcp::session::{Attached, Session};
-use crate::telemetry::labels::Stream;
+use crate::telemetry::labels::{Resumption, Stream};
 
 /// `Last-Event-ID` (HTML standard, "Server-sent events: The `Last-Event-ID` header").
 const LAST_EVENT: &str = "last-event-id";
@@ -46,6 +46,10 @@ fn open(arrival: &Arrival) -> Answer {
     let app = &arrival.app;
     let pace = Pace::of(app, session.revision());
     let found = last.map(|last| (last, session.feed(last.stream)));
+    if let Some((_, feed)) = &found {
+        let outcome = if feed.is_some() { Resumption::Resumed } else { Resumption::Gone };
+        app.metrics.streams_resumed.inc(outcome);
+    }
     match found {
         Some((EventId { stream: StreamId::Reply(_), seq }, Some(feed))) => {
             let reading = Reading { first: None, reader: feed.read(seq), pace, guard: None };

@@ -25,7 +25,7 @@ use crate::mcp::feed::{EventId, StreamId, named_event};
 use crate::mcp::jsonrpc::{Body, Malformed, Message};
 use crate::mcp::request::Params;
 use crate::mcp::session::{Negotiated, Opening, Session, Transport};
-use crate::telemetry::labels::{Era, SessionEnd, Stream};
+use crate::telemetry::labels::{Era, Resumption, SessionEnd, Stream};
 
 /// `GET /sse`: opens a session and its stream, or brings back the stream of a session whose connection broke.
 pub fn connect(arrival: &Arrival) -> Response {
@@ -37,7 +37,10 @@ fn open(arrival: &Arrival) -> Answer {
     admit(arrival).map_err(limited_http)?;
     let place = hearing::place(arrival)?;
     let (session, after) = match left_behind(arrival) {
-        Some(known) => known,
+        Some(known) => {
+            app.metrics.streams_resumed.inc(Resumption::Resumed);
+            known
+        }
         None => {
             let opening = Opening {
                 caller: arrival.caller.clone(),
