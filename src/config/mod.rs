@@ -203,6 +203,7 @@ pub struct TenantLimits {
     pub concurrency: u32,
     pub sessions: u32,
     pub streams: u32,
+    pub questions: u32,
 }
 
 impl TenantLimits {

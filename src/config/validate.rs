@@ -179,8 +179,12 @@ fn limits(limits: &Limits) -> Result<(), Invalid> {
         range(&format!("limits.{name}.burst"), burst.into(), 1..=1_000_000)?;
     }
     let tenant = &limits.tenant;
-    let counts =
-        [("concurrency", tenant.concurrency), ("sessions", tenant.sessions), ("streams", tenant.streams)];
+    let counts = [
+        ("concurrency", tenant.concurrency),
+        ("sessions", tenant.sessions),
+        ("streams", tenant.streams),
+        ("questions", tenant.questions),
+    ];
     for (name, count) in counts {
         range(&format!("limits.tenant.{name}"), count.into(), 1..=u32::MAX.into())?;
     }

@@ -89,6 +89,7 @@ struct TenantState {
     running: AtomicU32,
     sessions: AtomicU32,
     streams: AtomicU32,
+    questions: AtomicU32,
 }
 
 impl TenantState {
@@ -96,6 +97,7 @@ impl TenantState {
         match scope {
             Scope::Sessions => &self.sessions,
             Scope::Streams => &self.streams,
+            Scope::Questions => &self.questions,
             Scope::Tenant | Scope::Key | Scope::Concurrency => &self.running,
         }
     }
@@ -123,6 +125,7 @@ impl Limits {
                 running: AtomicU32::new(0),
                 sessions: AtomicU32::new(0),
                 streams: AtomicU32::new(0),
+                questions: AtomicU32::new(0),
             }))
         };
         match self.tenants.get_or_insert_with(&tenant, fresh) {
@@ -183,7 +186,7 @@ impl Limits {
         Ok(Reservation { permit, _place: place })
     }
 
-    /// Takes one of the tenant's places for sessions or streams.
+    /// Takes one of the tenant's places for sessions, streams or calls that wait for an answer.
     ///
     /// # Errors
     /// Where all are taken.
@@ -191,6 +194,7 @@ impl Limits {
         let limit = match scope {
             Scope::Sessions => self.config.tenant.sessions,
             Scope::Streams => self.config.tenant.streams,
+            Scope::Questions => self.config.tenant.questions,
             Scope::Tenant | Scope::Key | Scope::Concurrency => self.config.tenant.concurrency,
         };
         let state = self.tenant(tenant);

@@ -120,6 +120,7 @@ impl From<Limited> for RpcError {
             Scope::Concurrency => "calls running at once",
             Scope::Sessions => "sessions open at once",
             Scope::Streams => "streams open at once",
+            Scope::Questions => "calls waiting for an answer at once",
         };
         let text = format!("limit reached: {what}; try again in {seconds} s");
         let mut error = Self::new(code::LIMITED, 200, text).with_data(&serde_json::json!({

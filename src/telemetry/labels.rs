@@ -57,6 +57,8 @@ labels! {
         Sessions = "sessions",
         /// Event streams of one tenant at once.
         Streams = "streams",
+        /// Calls of one tenant that wait for an answer of their clients at once.
+        Questions = "questions",
     }
     /// Which kind of protocol a request spoke.
     Era("era") {

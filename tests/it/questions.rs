@@ -310,3 +310,30 @@ async fn an_answer_after_the_session_ended_finds_nobody() {
     }
     assert_eq!(session.answer(&form, "result", json!({ "action": "decline" })).await.status, 404);
 }
+
+#[tokio::test]
+async fn calls_that_wait_for_answers_have_places_too() {
+    let gateway = Gateway::build().set("limits.tenant.questions", 1).start().await;
+    let session = able(&gateway).await;
+    let draft = || session.draft_call("inquires", &inquiry(&json!([["form"]])));
+    let (events, form) = asked(draft()).await;
+    let refused = draft().send().await;
+    assert_eq!(refused.error(), (200, -31001));
+    assert_eq!(refused.json()["error"]["data"]["limit"], "questions");
+    session.answer(&form, "result", json!({ "action": "decline" })).await;
+    events.rest().await;
+    asked(draft()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_left_before_it_had_a_stream_is_not_asked() {
+    let gateway = Gateway::start().await;
+    let session = able(&gateway).await;
+    let draft = session.draft_call("asks_late", &json!({ "delay_ms": 100 }));
+    let waiting = gateway.app.last_tasks.spawn(draft.send());
+    let started = r#"weir_mcp_requests_total{era="legacy",method="tools/call"}"#;
+    eventually("the call", async || gateway.metric(started) == 1.0).await;
+    waiting.abort();
+    let given_up = r#"weir_questions_total{outcome="abandoned"}"#;
+    eventually("the end of the call", async || gateway.metric(given_up) == 1.0).await;
+}

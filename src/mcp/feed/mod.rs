@@ -62,9 +62,14 @@ impl Store {
     }
 }
 
-/// Too many events wait for a reader that does not take them.
+/// Why something that must arrive cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub enum Undeliverable {
+    /// Too many events wait for a reader that does not take them.
+    Full,
+    /// The last thing was said.
+    Ended,
+}
 
 struct Event {
     seq: u64,
@@ -145,15 +150,16 @@ impl Feed {
     /// Says what must arrive.
     ///
     /// # Errors
-    /// [`Full`] where the reader is too far behind.
-    pub fn must(&self, json: &str) -> Result<(), Full> {
+    /// [`Undeliverable`] where nobody would ever read it, or the reader is too far behind.
+    pub fn must(&self, json: &str) -> Result<(), Undeliverable> {
         let mut state = self.state();
+        if state.ended {
+            return Err(Undeliverable::Ended);
+        }
         if state.waiting() >= MAX_WAITING {
-            return Err(Full);
+            return Err(Undeliverable::Full);
         }
-        if !state.ended {
-            self.push(&mut state, json);
-        }
+        self.push(&mut state, json);
         Ok(())
     }
 
@@ -413,8 +419,9 @@ mod tests {
         assert_eq!(taken, ROOM);
         let more = (0..1000).take_while(|_| feed.must("0").is_ok()).count() as u64;
         assert_eq!(taken + more, MAX_WAITING);
-        assert_eq!(feed.must("0"), Err(Full));
+        assert_eq!(feed.must("0"), Err(Undeliverable::Full));
         feed.end(Some("the end is always taken"));
+        assert_eq!(feed.must("0"), Err(Undeliverable::Ended));
         let mut reader = feed.read(0);
         let read =
             std::iter::from_fn(|| reader.try_next()).take_while(|step| *step != Step::End).count() as u64;

@@ -14,8 +14,9 @@ use serde_json::{Map, Value, json};
 
 use super::reply::business_error;
 use crate::app::App;
+use crate::limits::Scope;
 use crate::mcp::error::RpcError;
-use crate::mcp::feed::Feed;
+use crate::mcp::feed::{Feed, Undeliverable};
 use crate::mcp::jsonrpc::{self, RequestId};
 use crate::mcp::result::CoreResult;
 use crate::mcp::revision::Revision;
@@ -43,7 +44,7 @@ pub struct Line {
 /// outcome.
 ///
 /// # Errors
-/// The JSON-RPC error to answer with.
+/// The JSON-RPC error to answer with; −31001 where too many calls of the tenant wait for answers.
 pub async fn answer(app: &App, exchange: &mut Exchange, line: Option<&Line>) -> Result<CoreResult, RpcError> {
     // Both came with 2026-07-28; here they are ours alone.
     exchange.request.params.input_responses = None;
@@ -53,6 +54,8 @@ pub async fn answer(app: &App, exchange: &mut Exchange, line: Option<&Line>) -> 
         let (CoreResult::InputRequired { requests, state }, Some(line)) = (&outcome, line) else {
             return Ok(outcome);
         };
+        let place = app.limits.place(exchange.caller.tenant(), Scope::Questions);
+        let _place = place.inspect_err(|reached| app.metrics.rate_limited.inc(reached.scope))?;
         match line.ask(app, exchange, requests).await {
             Ok(answers) => exchange.request.params.input_responses = Some(answers),
             Err(Unanswered(outcome, why)) => {
@@ -112,10 +115,12 @@ impl Line {
             let params = wording(request, exchange.request.revision, question.id());
             let text = jsonrpc::request(question.id(), method(request), &params.to_string());
             asked.push(Asked { key, request, question });
-            if self.feed.must(&text).is_err() {
-                let text = "The connection has too many unread messages to ask anything.";
-                return Err(Unanswered::abandoned(text));
-            }
+            self.feed.must(&text).map_err(|why| {
+                Unanswered::abandoned(match why {
+                    Undeliverable::Full => "The connection has too many unread messages to ask anything.",
+                    Undeliverable::Ended => "The client went away before it could be asked.",
+                })
+            })?;
         }
         let mut answers = Map::new();
         let limit = app.config.mcp.input_timeout.get();

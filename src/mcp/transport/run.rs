@@ -97,6 +97,7 @@ async fn wait(app: &App, waiting: Waiting, accepts: Accepts, admission: Admissio
     if !accepts.stream {
         return json_reply(work.await, Some(admission));
     }
+    let unheard = Unheard(feed.clone());
     let mut early = None;
     if accepts.json {
         tokio::select! {
@@ -111,6 +112,7 @@ async fn wait(app: &App, waiting: Waiting, accepts: Accepts, admission: Admissio
             () = tokio::time::sleep(app.config.mcp.stream_after.get()) => {}
         }
     }
+    unheard.heard();
     let feed = feed.unwrap_or_else(Feed::passing);
     let attached = line.as_ref().map(|line| {
         line.session.keep(&feed);
@@ -129,6 +131,24 @@ async fn wait(app: &App, waiting: Waiting, accepts: Accepts, admission: Admissio
     }
     let reading = Reading { first, reader, pace, guard };
     with_rate(reading.respond(app, Stream::Response, attached), Some(admission))
+}
+
+/// Ends the feed when the client goes away before it has a stream: it could not come back to what it does not know of, and
+/// must not be asked anything.
+struct Unheard(Option<Arc<Feed>>);
+
+impl Unheard {
+    fn heard(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        if let Some(feed) = &self.0 {
+            feed.end(None);
+        }
+    }
 }
 
 async fn stirred(feed: Option<&Feed>) {

@@ -49,6 +49,7 @@ struct LimitStatus {
     calls_at_once: u32,
     sessions_at_once: u32,
     streams_at_once: u32,
+    questions_at_once: u32,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -83,6 +84,7 @@ fn limits(core: &Core) -> LimitStatus {
         calls_at_once: config.tenant.concurrency,
         sessions_at_once: config.tenant.sessions,
         streams_at_once: config.tenant.streams,
+        questions_at_once: config.tenant.questions,
     }
 }
 

@@ -218,7 +218,7 @@ struct Inquires {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Releases {
-    /// Milliseconds from letting the connection go to the answer.
+    /// Milliseconds from letting the connection go to the answer, or to the question.
     delay_ms: u64,
 }
 
@@ -310,6 +310,10 @@ fn talkative(kit: Toolkit) -> Result<Toolkit> {
 fn inquisitive(kit: Toolkit) -> Result<Toolkit> {
     kit.tool(ToolSpec::new("inquires").read_only(), |call: Call, Inquires { rounds }| async move {
         Ok(inquire(&call, &rounds))
+    })?
+    .tool(ToolSpec::new("asks_late").read_only(), |_: Call, Releases { delay_ms }| async move {
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        Ok(Reply::<ToolResult>::ask(InputRequired::new().list_roots("roots")))
     })?
     .tool(ToolSpec::new("releases").read_only(), |call: Call, Releases { delay_ms }| async move {
         call.progress(1.0, None, None);
