@@ -226,7 +226,7 @@ async fn enforce_revocations(app: Arc<App>) {
 async fn check(app: &App, suspects: Vec<Arc<Session>>) -> Vec<Arc<Session>> {
     let mut unsure = Vec::new();
     for session in suspects {
-        match app.credentials.resolve_reference(&session.credential).await {
+        match app.credentials.resolve_reference(&session.credential()).await {
             Ok(_) => {}
             Err(Refused::Unavailable) => unsure.push(session),
             Err(Refused::Invalid | Refused::Suspended { .. }) => {

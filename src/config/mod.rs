@@ -245,6 +245,7 @@ pub struct Mcp {
     #[serde(rename = "replay_ms")]
     pub replay: Millis,
     pub replay_bytes: usize,
+    pub replay_tenant_bytes: usize,
     pub replay_total_bytes: usize,
     pub max_batch: usize,
 }

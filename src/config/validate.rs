@@ -209,6 +209,7 @@ fn mcp(mcp: &Mcp) -> Result<(), Invalid> {
     millis("mcp.stream_max_ms", mcp.stream_max, 0..=86_400_000)?;
     millis("mcp.replay_ms", mcp.replay, 0..=86_400_000)?;
     size("mcp.replay_bytes", mcp.replay_bytes, 4_096..=1_073_741_824)?;
+    size("mcp.replay_tenant_bytes", mcp.replay_tenant_bytes, 4_096..=1_099_511_627_776)?;
     size("mcp.replay_total_bytes", mcp.replay_total_bytes, 4_096..=1_099_511_627_776)?;
     size("mcp.max_batch", mcp.max_batch, 1..=1_000)
 }

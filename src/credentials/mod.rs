@@ -85,6 +85,14 @@ impl Change {
 #[derive(Clone)]
 pub struct CredentialRef(Reference);
 
+impl CredentialRef {
+    /// Whether its holder comes with newer ones of the same principal (JWTs).
+    #[must_use]
+    pub fn runs_out(&self) -> bool {
+        matches!(self.0, Reference::Jwt(_))
+    }
+}
+
 #[derive(Clone)]
 enum Reference {
     Key([u8; 32]),

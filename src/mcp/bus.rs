@@ -1,13 +1,14 @@
 //! The notification bus: what changed, for every stream that may want to say so.
 //!
-//! Three kinds of subscriber hang on it: `subscriptions/listen` (modern), the GET stream (2025) and the SSE stream
-//! (2024). A subscriber that falls behind is told that it missed something and then assumes that everything
-//! changed; the bus itself never waits.
+//! Its subscribers are the streams of `subscriptions/listen` (modern), and the legacy sessions that have had a stream: a
+//! session has one place on the bus, which waits for the next stream while there is none. A subscriber that falls behind
+//! is told that it missed something and then assumes that everything changed; the bus itself never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::broadcast;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, broadcast};
 
 use crate::credentials::Change as CredentialChange;
 use crate::id::TenantId;
@@ -49,13 +50,14 @@ pub enum Event {
 pub struct Bus {
     events: broadcast::Sender<Event>,
     generation: Arc<AtomicU64>,
+    bell: Arc<Notify>,
 }
 
 impl Bus {
     /// A bus without subscribers.
     #[must_use]
     pub fn new() -> Self {
-        Self { events: broadcast::Sender::new(CAPACITY), generation: Arc::default() }
+        Self { events: broadcast::Sender::new(CAPACITY), generation: Arc::default(), bell: Arc::default() }
     }
 
     /// Tells every subscriber. Nobody listening is fine.
@@ -64,6 +66,7 @@ impl Bus {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
         let _ = self.events.send(event);
+        self.bell.notify_waiters();
     }
 
     /// Grows whenever something changed; catalogues made before are old. Grows before anybody is told.
@@ -76,6 +79,11 @@ impl Bus {
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    /// Returns at the next event that is published from this call on.
+    pub fn rung(&self) -> Notified<'_> {
+        self.bell.notified()
     }
 
     /// A notifier for one server.

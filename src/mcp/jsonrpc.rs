@@ -272,7 +272,8 @@ pub fn error_without_id(error: &RpcError) -> String {
 /// The text of a request around already serialised params.
 #[must_use]
 pub fn request(id: &RequestId, method: &str, params: &str) -> String {
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{method}\",\"params\":{params}}}", id.0)
+    let method = serde_json::Value::from(method);
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":{method},\"params\":{params}}}", id.0)
 }
 
 /// The text of a notification around already serialised params.

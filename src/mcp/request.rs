@@ -49,6 +49,8 @@ pub struct Capabilities {
     pub elicitation_url: bool,
     /// `sampling`.
     pub sampling: bool,
+    /// `sampling.tools`: the client's model may be given tools.
+    pub sampling_tools: bool,
     /// `roots`.
     pub roots: bool,
 }
@@ -80,6 +82,7 @@ impl Capabilities {
             elicitation_form: form,
             elicitation_url: url,
             sampling: wire.sampling.is_some(),
+            sampling_tools: wire.sampling.is_some_and(|sampling| sampling.get("tools").is_some()),
             roots: wire.roots.is_some(),
         })
     }
@@ -94,6 +97,12 @@ impl Capabilities {
             }
             "elicitation/create" => {
                 (!self.elicitation_form).then(|| json!({ "elicitation": { "form": {} } }))
+            }
+            // 2025-11-25 "Sampling: Tools in Sampling".
+            "sampling/createMessage"
+                if params.get("tools").is_some() || params.get("toolChoice").is_some() =>
+            {
+                (!self.sampling_tools).then(|| json!({ "sampling": { "tools": {} } }))
             }
             "sampling/createMessage" => (!self.sampling).then(|| json!({ "sampling": {} })),
             "roots/list" => (!self.roots).then(|| json!({ "roots": {} })),

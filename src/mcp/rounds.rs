@@ -4,6 +4,8 @@
 //! A `requestState` opens only for the principal, method, target and arguments that it was made for, and for ten
 //! minutes, as the section "Server Requirements" asks.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,8 +18,13 @@ use crate::clock::Timestamp;
 use crate::providers::InputResponses;
 use crate::seal::Purpose;
 
-/// How long a client may take to answer.
-const LIFETIME: std::time::Duration = std::time::Duration::from_secs(600);
+/// How long a client may take to answer, at least.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// How long a state is good: a legacy client, for which it never leaves the process, may be given more time.
+fn lifetime(app: &App) -> Duration {
+    LIFETIME.max(app.config.mcp.input_timeout.get() + Duration::from_secs(60))
+}
 
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -104,7 +111,7 @@ pub fn ask(app: &App, exchange: &Exchange, input: InputRequired) -> Result<CoreR
 }
 
 fn seal(app: &App, exchange: &Exchange, value: Value) -> Result<String, RpcError> {
-    let state = State { until: app.clock.now().plus(LIFETIME).as_micros(), value };
+    let state = State { until: app.clock.now().plus(lifetime(app)).as_micros(), value };
     serde_json::to_vec(&state)
         .ok()
         .and_then(|plain| app.sealer.seal(Purpose::State, &binding(exchange), &plain).ok())

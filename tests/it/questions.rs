@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use weir::telemetry::labels::SessionEnd;
 
 use crate::support::legacy::{Old, initialize};
+use crate::support::tools::GO;
 use crate::support::{Draft, Events, Gateway, Legacy, eventually};
 
 fn everything() -> Value {
@@ -42,7 +43,7 @@ async fn every_kind_of_question_goes_out_and_its_answer_resumes_the_call() {
     let gateway = Gateway::start().await;
     let session = able(&gateway).await;
     let rounds = inquiry(&json!([["form"], ["url"], ["model", "roots"]]));
-    let (mut events, form) = asked(session.draft_call("inquires", &rounds)).await;
+    let (mut events, form) = asked(session.draft_call("inquire", &rounds)).await;
     assert_eq!((&form["jsonrpc"], &form["method"]), (&json!("2.0"), &json!("elicitation/create")));
     assert_eq!((&form["params"]["mode"], &form["params"]["message"]), (&json!("form"), &json!("How old?")));
     assert_eq!(form["params"]["requestedSchema"]["properties"]["age"]["type"], "integer");
@@ -79,7 +80,7 @@ async fn declined_and_cancelled_forms_reach_the_tool() {
     let gateway = Gateway::start().await;
     let session = able(&gateway).await;
     for action in ["decline", "cancel"] {
-        let (events, form) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+        let (events, form) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
         session.answer(&form, "result", json!({ "action": action })).await;
         let last = events.rest().await.pop().expect("an answer");
         let heard: Value = serde_json::from_str(text(&last)).expect("JSON");
@@ -101,7 +102,7 @@ async fn answers_that_cannot_be_used_end_the_call_with_the_reason() {
         ("roots", "result", json!({ "roots": "/" }), "`roots` must be a list"),
         ("roots", "error", json!([]), "refused roots/list"),
     ] {
-        let (events, question) = asked(session.draft_call("inquires", &inquiry(&json!([[what]])))).await;
+        let (events, question) = asked(session.draft_call("inquire", &inquiry(&json!([[what]])))).await;
         assert_eq!(session.answer(&question, kind, value).await.status, 202);
         ends_in_error(events, reason).await;
     }
@@ -116,7 +117,7 @@ async fn the_other_questions_are_withdrawn_when_one_answer_ends_the_call() {
     let gateway = Gateway::start().await;
     let session = able(&gateway).await;
     let (mut events, form) =
-        asked(session.draft_call("inquires", &inquiry(&json!([["form", "roots"]])))).await;
+        asked(session.draft_call("inquire", &inquiry(&json!([["form", "roots"]])))).await;
     let roots = events.message().await;
     session.answer(&form, "result", json!(7)).await;
     let withdrawn = events.message().await;
@@ -136,7 +137,7 @@ async fn the_other_questions_are_withdrawn_when_one_answer_ends_the_call() {
 async fn a_client_that_does_not_answer_in_time_is_told_so() {
     let gateway = Gateway::build().set("mcp.input_timeout_ms", 50).start().await;
     let session = able(&gateway).await;
-    let (mut events, form) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+    let (mut events, form) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
     let withdrawn = events.message().await;
     assert_eq!(withdrawn["params"]["requestId"], form["id"]);
     ends_in_error(events, "did not answer within 0.05 s").await;
@@ -154,7 +155,7 @@ async fn a_missing_capability_is_a_business_error_that_names_it() {
         (json!({ "sampling": {} }), "roots", r#"{"roots":{}}"#),
     ] {
         let session = Legacy::open_with(&gateway, &key, "2025-11-25", declared).await;
-        let reply = session.call("inquires", inquiry(&json!([[what]]))).await;
+        let reply = session.call("inquire", inquiry(&json!([[what]]))).await;
         assert!(!reply.is_stream());
         assert_eq!(reply.result()["isError"], true);
         assert!(reply.tool_text().contains(missing), "{}", reply.tool_text());
@@ -166,7 +167,7 @@ async fn a_form_for_2025_06_18_has_no_mode() {
     let gateway = Gateway::start().await;
     let key = gateway.caller().await;
     let session = Legacy::open_with(&gateway, &key, "2025-06-18", json!({ "elicitation": {} })).await;
-    let (_, form) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+    let (_, form) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
     assert_eq!(form["params"].get("mode"), None);
 }
 
@@ -176,13 +177,13 @@ async fn where_nothing_can_be_asked_the_call_says_so() {
     let key = gateway.caller().await;
     let session = Legacy::open_with(&gateway, &key, "2025-03-26", everything()).await;
     let arguments = inquiry(&json!([["roots"]]));
-    let plain = session.draft_call("inquires", &arguments).header("accept", "application/json").send().await;
+    let plain = session.draft_call("inquire", &arguments).header("accept", "application/json").send().await;
     assert!(plain.tool_text().contains("roots/list"), "{}", plain.tool_text());
     let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-        "params": { "name": "inquires", "arguments": arguments } });
+        "params": { "name": "inquire", "arguments": arguments } });
     let batch = session.message(json!([call])).send().await;
     assert_eq!(batch.messages[0][0]["result"]["isError"], true, "{}", batch.text);
-    let alone = session.draft_call("inquires", &arguments).without("mcp-session-id").send().await;
+    let alone = session.draft_call("inquire", &arguments).without("mcp-session-id").send().await;
     assert!(alone.tool_text().contains(r#"{"roots":{}}"#), "{}", alone.tool_text());
 }
 
@@ -191,7 +192,7 @@ async fn nobody_else_can_answer() {
     let gateway = Gateway::start().await;
     let (key, thief) = (gateway.caller().await, gateway.caller().await);
     let session = Legacy::open_with(&gateway, &key, "2025-11-25", everything()).await;
-    let (events, form) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+    let (events, form) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
     let good = json!({ "action": "accept", "content": { "age": 1 } });
     assert_eq!(session.stolen_by(&thief).answer(&form, "result", good.clone()).await.status, 404);
     let own = Legacy::open_with(&gateway, &key, "2025-11-25", everything()).await;
@@ -206,7 +207,7 @@ async fn an_answer_is_taken_in_a_batch_and_only_once() {
     let gateway = Gateway::start().await;
     let key = gateway.caller().await;
     let session = Legacy::open_with(&gateway, &key, "2025-03-26", everything()).await;
-    let (events, roots) = asked(session.draft_call("inquires", &inquiry(&json!([["roots"]])))).await;
+    let (events, roots) = asked(session.draft_call("inquire", &inquiry(&json!([["roots"]])))).await;
     let answer =
         |uri: &str| json!({ "jsonrpc": "2.0", "id": roots["id"], "result": { "roots": [{ "uri": uri }] } });
     let batch = session.message(json!([answer("file:///one"), answer("file:///two")])).send().await;
@@ -219,7 +220,7 @@ async fn an_answer_is_taken_in_a_batch_and_only_once() {
 async fn cancelling_the_call_withdraws_its_question() {
     let gateway = Gateway::start().await;
     let session = able(&gateway).await;
-    let draft = session.draft_call("inquires", &inquiry(&json!([["form"]]))).set("/id", json!("the call"));
+    let draft = session.draft_call("inquire", &inquiry(&json!([["form"]]))).set("/id", json!("the call"));
     let (mut events, form) = asked(draft).await;
     session.notify("notifications/cancelled", json!({ "requestId": "the call" })).await;
     assert_eq!(events.message().await["params"]["requestId"], form["id"]);
@@ -228,21 +229,69 @@ async fn cancelling_the_call_withdraws_its_question() {
 
 #[tokio::test]
 async fn a_session_that_ends_ends_its_questions() {
-    let gateway = Gateway::start().await;
-    let session = able(&gateway).await;
-    let (events, _) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+    let gateway = Gateway::build().set("limits.tenant.questions", 1).start().await;
+    let key = gateway.caller().await;
+    let session = Legacy::open_with(&gateway, &key, "2025-11-25", everything()).await;
+    let draft = |session: &Legacy| session.draft_call("inquire", &inquiry(&json!([["form"]])));
+    let (events, _) = asked(draft(&session)).await;
     assert_eq!(session.draft_delete().send().await.status, 204);
     let rest = events.rest().await;
     assert!(rest.iter().all(|message| message.get("result").is_none()), "{rest:?}");
-    let settled = r#"weir_tool_calls_total{outcome="input_required",server="lab",tool="inquires"}"#;
-    eventually("the end of the round", async || gateway.metric(settled) == 1.0).await;
+    let given_up = r#"weir_questions_total{outcome="abandoned"}"#;
+    eventually("the end of the question", async || gateway.metric(given_up) == 1.0).await;
+    let other = Legacy::open_with(&gateway, &key, "2025-11-25", everything()).await;
+    asked(draft(&other)).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_noticed_while_another_question_waits() {
+    let gateway = Gateway::start().await;
+    let session = able(&gateway).await;
+    let (mut events, form) =
+        asked(session.draft_call("inquire", &inquiry(&json!([["form", "roots"]])))).await;
+    let roots = events.message().await;
+    session.answer(&roots, "error", json!({ "code": -32601, "message": "no roots" })).await;
+    let withdrawn = events.message().await;
+    assert_eq!(withdrawn["params"]["requestId"], form["id"], "only the one that is open: {withdrawn}");
+    ends_in_error(events, "refused roots/list: no roots").await;
+}
+
+#[tokio::test]
+async fn a_question_that_cannot_be_sent_withdraws_those_before_it() {
+    let gateway = Gateway::start().await;
+    let session = able(&gateway).await;
+    let mut waiting = Vec::new();
+    for _ in 0..31 {
+        waiting.push(asked(session.draft_call("inquire", &inquiry(&json!([["form", "roots"]])))).await);
+    }
+    waiting.push(asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await);
+    let (mut events, form) =
+        asked(session.draft_call("inquire", &inquiry(&json!([["form", "roots"]])))).await;
+    assert_eq!(
+        events.message().await["params"]["requestId"],
+        form["id"],
+        "the 65th question was one too many"
+    );
+    ends_in_error(events, "at most 64 questions").await;
+}
+
+#[tokio::test]
+async fn a_revoked_caller_is_not_asked_on() {
+    let gateway = Gateway::start().await;
+    let key = gateway.caller().await;
+    let session = Legacy::open_with(&gateway, &key, "2025-11-25", everything()).await;
+    let (events, _) = asked(session.draft_call("inquire", &inquiry(&json!([["form"], ["form"]])))).await;
+    let operator = gateway.operator().await;
+    operator.delete(&format!("/admin/v1/tenants/{}/keys/{}", key.tenant, key.id)).await;
+    let rest = events.rest().await;
+    assert!(rest.iter().all(|message| message.get("result").is_none()), "{rest:?}");
 }
 
 #[tokio::test]
 async fn a_question_holds_no_place_of_the_tenant() {
     let gateway = Gateway::build().set("limits.tenant.concurrency", 1).start().await;
     let session = able(&gateway).await;
-    let (events, form) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+    let (events, form) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
     assert_eq!(session.call("echo", json!({ "text": "x" })).await.tool_text(), "x");
     session.answer(&form, "result", json!({ "action": "decline" })).await;
     let last = events.rest().await.pop().expect("an answer");
@@ -254,7 +303,7 @@ async fn a_tool_that_asks_for_ever_is_stopped() {
     let gateway = Gateway::start().await;
     let session = able(&gateway).await;
     let (mut events, mut question) =
-        asked(session.draft_call("inquires", &inquiry(&json!(vec![["roots"]; 20])))).await;
+        asked(session.draft_call("inquire", &inquiry(&json!(vec![["roots"]; 20])))).await;
     let mut asked = 0;
     while question["method"] == "roots/list" {
         asked += 1;
@@ -269,7 +318,7 @@ async fn a_tool_that_asks_for_ever_is_stopped() {
 async fn stopping_ends_a_call_that_waits_for_an_answer() {
     let mut gateway = Gateway::start().await;
     let session = able(&gateway).await;
-    let (events, _) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+    let (events, _) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
     gateway.begin_stop();
     ends_in_error(events, "restarting").await;
     gateway.stopped().await;
@@ -284,7 +333,7 @@ async fn http_and_sse_clients_are_asked_on_their_stream() {
     hello["params"]["capabilities"] = everything();
     old.post(hello).send().await;
     old.events.message().await;
-    let call = json!({ "name": "inquires", "arguments": inquiry(&json!([["model"], ["form"]])) });
+    let call = json!({ "name": "inquire", "arguments": inquiry(&json!([["model"], ["form"]])) });
     let id = old.start("tools/call", call).await;
     let model = old.events.message().await;
     assert_eq!(model["method"], "sampling/createMessage");
@@ -304,7 +353,7 @@ async fn http_and_sse_clients_are_asked_on_their_stream() {
 async fn an_answer_after_the_session_ended_finds_nobody() {
     let gateway = Gateway::start().await;
     let session = able(&gateway).await;
-    let (_events, form) = asked(session.draft_call("inquires", &inquiry(&json!([["form"]])))).await;
+    let (_events, form) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
     for open in gateway.app.sessions.select(|_| true) {
         gateway.app.sessions.close(&open, SessionEnd::Idle);
     }
@@ -315,7 +364,7 @@ async fn an_answer_after_the_session_ended_finds_nobody() {
 async fn calls_that_wait_for_answers_have_places_too() {
     let gateway = Gateway::build().set("limits.tenant.questions", 1).start().await;
     let session = able(&gateway).await;
-    let draft = || session.draft_call("inquires", &inquiry(&json!([["form"]])));
+    let draft = || session.draft_call("inquire", &inquiry(&json!([["form"]])));
     let (events, form) = asked(draft()).await;
     let refused = draft().send().await;
     assert_eq!(refused.error(), (200, -31001));
@@ -329,11 +378,14 @@ async fn calls_that_wait_for_answers_have_places_too() {
 async fn a_client_that_left_before_it_had_a_stream_is_not_asked() {
     let gateway = Gateway::start().await;
     let session = able(&gateway).await;
-    let draft = session.draft_call("asks_late", &json!({ "delay_ms": 100 }));
+    let draft = session.draft_call("asks_when_told", &json!({}));
     let waiting = gateway.app.last_tasks.spawn(draft.send());
     let started = r#"weir_mcp_requests_total{era="legacy",method="tools/call"}"#;
     eventually("the call", async || gateway.metric(started) == 1.0).await;
     waiting.abort();
+    eventually("the end of the request", async || gateway.metric("weir_http_requests_in_flight") == 0.0)
+        .await;
+    session.call("notify", json!({ "what": GO })).await.result();
     let given_up = r#"weir_questions_total{outcome="abandoned"}"#;
     eventually("the end of the call", async || gateway.metric(given_up) == 1.0).await;
 }

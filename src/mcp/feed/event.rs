@@ -20,7 +20,7 @@ pub enum StreamId {
 
 /// An event: the stream that it belongs to and its number there, from 1 on; 0 is before the first.
 ///
-/// The text is `r7-3`, `l7-3` or `ss_…-3`. Ids are no secret and no authority: a stream is looked up in the session that
+/// The text is `r7-3`, `l7-3` or `ses_…-3`. Ids are no secret and no authority: a stream is looked up in the session that
 /// the request may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventId {
@@ -81,11 +81,11 @@ pub fn frame(id: Option<EventId>, json: &str) -> Bytes {
     Bytes::from(out)
 }
 
-/// One event of another name.
+/// What an HTTP+SSE stream begins with: where messages go (2024-11-05 "HTTP with SSE"), and an id to come back with.
 #[must_use]
-pub fn named_event(name: &str, data: &str) -> Bytes {
-    let mut out = String::with_capacity(name.len() + data.len() + 18);
-    push_event(&mut out, name, data);
+pub fn endpoint(id: EventId, path: &str) -> Bytes {
+    let mut out = format!("id: {id}\n");
+    push_event(&mut out, "endpoint", path);
     Bytes::from(out)
 }
 
@@ -137,7 +137,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_read_is_written_the_same(text in "(r|l|ss_[0-9a-z]{0,26})?[-+0-9]{0,24}-?[0-9 ]{0,24}|.{0,60}") {
+        fn whatever_is_read_is_written_the_same(text in "(r|l|ses_[0-9a-z]{26})?[-+0-9]{0,24}-?[0-9 ]{0,24}|.{0,60}") {
             if let Ok(id) = text.parse::<EventId>() {
                 prop_assert_eq!(id.to_string(), text);
             }

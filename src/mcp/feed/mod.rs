@@ -1,16 +1,15 @@
 //! Feeds: what one event stream carries, in order and numbered, for a reader that may break off and come back.
 //!
 //! Whoever speaks never waits: what may be lost (progress, log messages) is dropped when too much of it waits, what
-//! must arrive (responses, questions) is always taken. A feed that [keeps](Feed::kept) gives every event an id and holds
-//! on to what it handed out, so that a client can ask for the rest with `Last-Event-ID` (2025-11-25 "Resumability and
-//! Redelivery"). Its memory is bounded per feed, per session and per process; what no longer fits is given up from the
-//! oldest on.
+//! must arrive (responses, questions) is taken as long as a reader could still take it. A feed that
+//! [keeps](Feed::kept) gives every event an id and holds on to what it handed out, so that a client can ask for the rest
+//! with `Last-Event-ID` (2025-11-25 "Resumability and Redelivery"). The [`Store`] bounds what all feeds of a tenant hold.
 
 mod event;
 mod reader;
+mod store;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -19,53 +18,24 @@ use tokio::sync::Notify;
 use super::error::{RpcError, code};
 use super::jsonrpc::{self, RequestId};
 
-pub use event::{EventId, StreamId, frame, named_event, priming, retry};
+pub use event::{EventId, StreamId, endpoint, frame, priming, retry};
 pub use reader::{Reader, Step};
+pub use store::{Memory, Store};
 
 /// Events that may wait for their reader. More than one session has subscriptions: it may be told of all at once.
 const MAX_WAITING: u64 = 512;
+/// Bytes that may wait before nothing further is taken. One event may be larger.
+const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// Above these, what may be lost is dropped: a quarter stays free for what must arrive.
 const ROOM: u64 = MAX_WAITING / 4 * 3;
 const ROOM_BYTES: usize = 256 * 1024;
 /// Events that are kept after they were handed out.
 const MAX_KEPT: usize = 256;
 
-/// How much may be kept for readers that come back, in bytes: by one feed and by the process.
-#[derive(Debug)]
-pub struct Store {
-    per_feed: usize,
-    total: usize,
-    used: AtomicUsize,
-}
-
-impl Store {
-    /// An empty store with these bounds, in bytes.
-    #[must_use]
-    pub fn new(per_feed: usize, total: usize) -> Self {
-        Self { per_feed, total, used: AtomicUsize::new(0) }
-    }
-
-    /// How many bytes are kept now.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// How many bytes one session may keep.
-    #[must_use]
-    pub fn per_session(&self) -> usize {
-        self.per_feed
-    }
-
-    fn is_full(&self) -> bool {
-        self.used() > self.total
-    }
-}
-
 /// Why something that must arrive cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undeliverable {
-    /// Too many events wait for a reader that does not take them.
+    /// Too much waits for a reader that does not take it.
     Full,
     /// The last thing was said.
     Ended,
@@ -92,6 +62,10 @@ struct State {
     /// The connection is to close; the feed goes on.
     pausing: bool,
     ended: bool,
+    /// It stands in the store's queue of idle feeds.
+    queued: bool,
+    /// What had been handed out when the store was last swept, and when that was, in microseconds.
+    mark: Option<(i64, u64)>,
 }
 
 /// What one event stream carries.
@@ -130,6 +104,10 @@ impl Feed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn store(&self) -> Option<&Arc<Store>> {
+        self.kept.as_ref().map(|kept| &kept.store)
+    }
+
     /// The stream's id, where its events have ids.
     #[must_use]
     pub fn id(&self) -> Option<StreamId> {
@@ -139,11 +117,13 @@ impl Feed {
     /// Says what may be lost. Whether it was taken.
     pub fn say(&self, json: &str) -> bool {
         let mut state = self.state();
-        let room = self.kept.as_ref().map_or(ROOM_BYTES, |kept| kept.store.per_feed);
+        let room = self.store().map_or(ROOM_BYTES, |store| store.per_session());
         let taken = !state.ended && state.waiting() < ROOM && state.bytes <= room;
         if taken {
             self.push(&mut state, json);
         }
+        drop(state);
+        self.told();
         taken
     }
 
@@ -156,22 +136,25 @@ impl Feed {
         if state.ended {
             return Err(Undeliverable::Ended);
         }
-        if state.waiting() >= MAX_WAITING {
+        if state.waiting() >= MAX_WAITING || (state.waiting() > 0 && state.bytes > MAX_WAITING_BYTES) {
             return Err(Undeliverable::Full);
         }
         self.push(&mut state, json);
+        drop(state);
+        self.told();
         Ok(())
     }
 
     /// Says the last thing, if there is one. Whatever is said later is dropped.
-    pub fn end(&self, json: Option<&str>) {
+    pub fn end(self: &Arc<Self>, json: Option<&str>) {
         let mut state = self.state();
         if let (Some(json), false) = (json, state.ended) {
             self.push(&mut state, json);
         }
         state.ended = true;
         drop(state);
-        self.news.notify_waiters();
+        self.queue_if_idle();
+        self.told();
     }
 
     /// Asks the reader to let its connection go and come back later (2025-11-25 "Sending Messages to the Server", item 6).
@@ -193,8 +176,11 @@ impl Feed {
     /// Whether nobody reads it, and nothing more will be said unless somebody does.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let state = self.state();
-        !state.is_read && (state.ended || self.request().is_none())
+        self.idles(&self.state())
+    }
+
+    fn idles(&self, state: &State) -> bool {
+        !state.is_read && (state.ended || matches!(self.id(), Some(StreamId::Listen(_))))
     }
 
     fn request(&self) -> Option<&RequestId> {
@@ -221,11 +207,16 @@ impl Feed {
         state.is_read = true;
         // Pausing is over for whoever comes back; the first reader is still to be told.
         state.pausing &= state.reader == 1;
-        state.read = after.min(state.last);
+        let after = after.min(state.last);
+        // What was given up meanwhile does not count as waiting.
+        let first = state.events.front().map_or(state.last + 1, |event| event.seq);
+        let missed = after + 1 < first;
+        let answer_is_gone = missed && state.ended && state.events.is_empty();
+        state.read = if missed && !answer_is_gone { first - 1 } else { after };
         let number = state.reader;
         drop(state);
         self.news.notify_waiters();
-        Reader::new(self.clone(), number)
+        Reader::new(self.clone(), number, missed)
     }
 
     /// How many bytes are kept.
@@ -236,11 +227,27 @@ impl Feed {
 
     /// Gives up what is kept, if the feed is [idle](Self::is_idle). Whether it was.
     pub fn forget(&self) -> bool {
-        let idle = self.is_idle();
+        let mut state = self.state();
+        let idle = self.idles(&state);
         if idle {
-            self.drop_events(&mut self.state(), |_, _| true);
+            self.drop_events(&mut state, |_, _| true);
         }
         idle
+    }
+
+    /// Gives up what had been handed out `time` microseconds ago, as far as this can be told: it is called from time to
+    /// time.
+    pub fn age(&self, now: i64, time: i64) {
+        let mut state = self.state();
+        let Some((at, seq)) = state.mark else {
+            state.mark = Some((now, state.read));
+            return;
+        };
+        if now - at >= time {
+            let old = seq.min(state.read);
+            self.drop_events(&mut state, |_, seq| seq <= old);
+            state.mark = Some((now, state.read));
+        }
     }
 
     fn push(&self, state: &mut State, json: &str) {
@@ -249,23 +256,49 @@ impl Feed {
         let id = self.kept.as_ref().map(|kept| EventId { stream: kept.id, seq });
         let frame = event::frame(id, json);
         state.bytes += frame.len();
-        if let Some(kept) = &self.kept {
-            kept.store.used.fetch_add(frame.len(), Ordering::Relaxed);
+        if let Some(store) = self.store() {
+            store.add(frame.len());
         }
         state.events.push_back(Event { seq, frame });
         self.trim(state);
-        self.news.notify_waiters();
     }
 
-    /// Gives up the oldest of what was handed out, as far as there is too much of it.
+    /// Wakes the reader and, where the store is full by now, makes room in it.
+    fn told(&self) {
+        self.news.notify_waiters();
+        if let Some(store) = self.store() {
+            store.make_room();
+        }
+    }
+
+    /// Puts an idle feed where the store finds it when it is full.
+    fn queue_if_idle(self: &Arc<Self>) {
+        let Some(store) = self.store() else { return };
+        let mut state = self.state();
+        let joins = self.idles(&state) && !state.queued && !state.events.is_empty();
+        state.queued |= joins;
+        drop(state);
+        if joins {
+            store.queue(Arc::downgrade(self));
+        }
+    }
+
+    /// Called by the store when it takes the feed from its queue.
+    fn give_up(&self) {
+        self.state().queued = false;
+        self.forget();
+    }
+
+    /// Gives up the oldest of what was handed out, as far as there is too much of it. The newest event stays, however
+    /// large: it is what a connection that just broke has lost.
     fn trim(&self, state: &mut State) {
-        let Some(kept) = &self.kept else {
+        let Some(store) = self.store() else {
             return self.drop_events(state, |state, seq| seq <= state.read);
         };
         self.drop_events(state, |state, seq| {
             let too_much =
-                state.events.len() > MAX_KEPT || state.bytes > kept.store.per_feed || kept.store.is_full();
-            seq <= state.read && too_much
+                state.events.len() > MAX_KEPT || state.bytes > store.per_session() || store.is_full();
+            seq <= state.read && seq < state.last && too_much
         });
     }
 
@@ -276,8 +309,8 @@ impl Feed {
             }
             if let Some(gone) = state.events.pop_front() {
                 state.bytes -= gone.frame.len();
-                if let Some(kept) = &self.kept {
-                    kept.store.used.fetch_sub(gone.frame.len(), Ordering::Relaxed);
+                if let Some(store) = self.store() {
+                    store.sub(gone.frame.len());
                 }
             }
         }
@@ -319,7 +352,7 @@ mod tests {
     }
 
     fn store(bytes: usize) -> Arc<Store> {
-        Arc::new(Store::new(bytes, 1 << 20))
+        Memory::with(bytes, 1 << 20, 1 << 20).store()
     }
 
     /// The number of the event, and what it says.
@@ -405,7 +438,7 @@ mod tests {
                     Deed::Break(back) => reader = feed.read(back),
                 }
                 prop_assert_eq!(store.used(), feed.bytes());
-                prop_assert!(feed.bytes() <= 600 + 100, "{}", feed.bytes());
+                prop_assert!(feed.bytes() <= 600 + 2 * 100, "{}", feed.bytes());
             }
             drop((reader, feed));
             prop_assert_eq!(store.used(), 0);
@@ -456,5 +489,73 @@ mod tests {
         let ignorant = Feed::kept(StreamId::Reply(2), None, false, store(1 << 20));
         ignorant.pause();
         assert!(ignorant.is_silent());
+    }
+
+    #[test]
+    fn a_full_store_gives_up_the_oldest_idle_feeds_of_its_tenant() {
+        let memory = Memory::with(100, 10_000, 1 << 20);
+        let (mine, other) = (memory.store(), memory.store());
+        let say = |store: &Arc<Store>, number| {
+            let feed =
+                Feed::kept(StreamId::Reply(number), Some(RequestId::integer(number)), false, store.clone());
+            feed.end(Some(&"x".repeat(3000)));
+            feed
+        };
+        let theirs = say(&other, 1);
+        let feeds: Vec<_> = (1..=5).map(|number| say(&mine, number)).collect();
+        let held: Vec<_> = feeds.iter().map(|feed| feed.bytes() > 0).collect();
+        assert_eq!(
+            held,
+            [false, false, true, true, true],
+            "an answer larger than a session's share is kept, too"
+        );
+        assert!(mine.used() <= 10_000 && theirs.bytes() > 0);
+        let reader = feeds[2].read(0);
+        let next = say(&mine, 6);
+        assert!(feeds[2].bytes() > 0 && feeds[3].bytes() == 0, "one that is read is no longer idle");
+        drop(reader);
+        let last = say(&mine, 7);
+        assert_eq!((feeds[4].bytes(), feeds[2].bytes() > 0), (0, true), "it queues again, at the end");
+        drop((feeds, next, last, theirs));
+        assert_eq!((mine.used(), memory.used()), (0, 0));
+    }
+
+    #[test]
+    fn a_reader_that_comes_back_far_behind_does_not_fill_the_feed() {
+        let feed = Feed::kept(StreamId::Listen(1), None, false, store(1 << 20));
+        let mut reader = feed.read(0);
+        for _ in 0..2000 {
+            feed.must("0").expect("room");
+            reader.try_next();
+        }
+        let late = feed.read(3);
+        assert!(late.missed());
+        assert_eq!(feed.must("0"), Ok(()));
+        assert!(!feed.read(1999).missed());
+    }
+
+    #[test]
+    fn what_was_handed_out_long_ago_is_given_up() {
+        let feed = answering(&store(1 << 20));
+        let mut reader = feed.read(0);
+        feed.say("1");
+        reader.try_next();
+        feed.age(0, 10);
+        feed.say("2");
+        reader.try_next();
+        feed.age(9, 10);
+        assert_eq!(feed.state().events.len(), 2);
+        feed.age(10, 10);
+        assert_eq!(feed.state().events.len(), 1);
+        feed.age(20, 10);
+        assert_eq!(feed.bytes(), 0);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_too() {
+        let feed = Feed::kept(StreamId::Session(crate::id::SessionRowId::new()), None, false, store(1 << 30));
+        let large = "x".repeat(3 << 20);
+        assert_eq!((feed.must(&large), feed.must(&large)), (Ok(()), Ok(())));
+        assert_eq!(feed.must("0"), Err(Undeliverable::Full));
     }
 }

@@ -21,11 +21,18 @@ pub enum Step {
 pub struct Reader {
     feed: Arc<Feed>,
     number: u32,
+    missed: bool,
 }
 
 impl Reader {
-    pub(super) fn new(feed: Arc<Feed>, number: u32) -> Self {
-        Self { feed, number }
+    pub(super) fn new(feed: Arc<Feed>, number: u32, missed: bool) -> Self {
+        Self { feed, number, missed }
+    }
+
+    /// Whether something was given up that this reader has not had.
+    #[must_use]
+    pub fn missed(&self) -> bool {
+        self.missed
     }
 
     /// The next step. Dropping the future loses nothing.
@@ -76,5 +83,7 @@ impl Drop for Reader {
         if state.reader == self.number {
             state.is_read = false;
         }
+        drop(state);
+        self.feed.queue_if_idle();
     }
 }

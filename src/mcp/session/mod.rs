@@ -9,7 +9,7 @@ mod streams;
 mod table;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -32,7 +32,7 @@ use questions::Questions;
 use streams::Streams;
 
 pub use questions::Question;
-pub use streams::Attached;
+pub use streams::{Attached, Heard};
 pub use table::Sessions;
 
 /// Which transport a session lives on. An id of one is unknown to the other.
@@ -61,6 +61,8 @@ impl Default for Negotiated {
 }
 
 struct Inner {
+    /// How to check the owner again where nothing else says who is there.
+    credential: CredentialRef,
     negotiated: Negotiated,
     log_level: LogLevel,
     subscriptions: BTreeSet<Box<str>>,
@@ -79,8 +81,6 @@ pub struct Session {
     pub transport: Transport,
     /// Who opened it, and alone may use it.
     pub owner: Principal,
-    /// How to check the opener again where a request brings no credential of its own (HTTP+SSE).
-    pub credential: CredentialRef,
     /// The URL that it was opened at.
     pub endpoint: Endpoint,
     /// When it was opened.
@@ -91,8 +91,9 @@ pub struct Session {
     pub work: TaskTracker,
     /// Fires when the session ends; its streams end with it.
     pub closed: CancellationToken,
-    /// Fires when streams came, went, or handed over what they hear.
+    /// Fires when streams came or went.
     listeners_changed: Notify,
+    next_feed: AtomicU64,
     store: Arc<Store>,
     last_seen: AtomicI64,
     /// Something came after `initialize`.
@@ -119,7 +120,6 @@ impl Session {
             row,
             transport: opening.transport,
             owner: opening.caller.principal().clone(),
-            credential: opening.credential,
             endpoint: opening.endpoint,
             opened_at: now,
             outbound: (opening.transport == Transport::Sse).then(feed),
@@ -131,7 +131,9 @@ impl Session {
             used: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             calls: AtomicU32::new(0),
+            next_feed: AtomicU64::new(1),
             inner: Mutex::new(Inner {
+                credential: opening.credential,
                 negotiated: opening.negotiated,
                 log_level: LogLevel::Info,
                 subscriptions: BTreeSet::new(),
@@ -153,22 +155,34 @@ impl Session {
         self.inner().negotiated.clone()
     }
 
+    /// What a request leans on: the revision, what the client can be asked for, and its log level. The level is `info`
+    /// until the client says otherwise, which the legacy revisions leave to the server ("Logging: Setting Log Level").
+    #[must_use]
+    pub fn settled(&self) -> (Revision, Capabilities, LogLevel) {
+        let inner = self.inner();
+        (inner.negotiated.revision, inner.negotiated.capabilities, inner.log_level)
+    }
+
     /// The revision that it speaks.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.inner().negotiated.revision
     }
 
+    /// How to check the owner again where nothing else says who is there.
+    #[must_use]
+    pub fn credential(&self) -> CredentialRef {
+        self.inner().credential.clone()
+    }
+
+    /// Takes over the newest credential of the owner: one that the session was opened with may run out.
+    pub fn renew(&self, credential: &CredentialRef) {
+        self.inner().credential = credential.clone();
+    }
+
     /// Takes over what a (repeated) `initialize` settled.
     pub fn renegotiate(&self, negotiated: Negotiated) {
         self.inner().negotiated = negotiated;
-    }
-
-    /// The least severity of log messages that the client wants. All from `info` on until it says otherwise, which
-    /// the legacy revisions leave to the server ("Logging: Setting Log Level").
-    #[must_use]
-    pub fn log_level(&self) -> LogLevel {
-        self.inner().log_level
     }
 
     /// `logging/setLevel`.
@@ -210,9 +224,13 @@ impl Session {
     /// Notes a request in flight. Dropping the guard notes its end.
     ///
     /// # Errors
-    /// −32600 where a request of this id is in flight already, −31001 where too many are.
+    /// −32600 where a request of this id is in flight already, −31001 where too many are, −31004 where the session has
+    /// ended.
     pub fn begin(self: &Arc<Self>, id: &RequestId, cancel: CancellationToken) -> Result<InFlight, RpcError> {
         let mut inner = self.inner();
+        if self.closed.is_cancelled() {
+            return Err(RpcError::session_not_found());
+        }
         if inner.running.len() >= MAX_RUNNING {
             let text =
                 format!("a session has at most {MAX_RUNNING} requests in flight; wait for some to end");
@@ -239,25 +257,26 @@ impl Session {
 
     /// A feed for the answer to this request, which the client can come back to once it is [kept](Self::keep).
     #[must_use]
-    pub fn reply_feed(&self, request: &RequestId) -> Arc<Feed> {
-        let mut inner = self.inner();
-        let id = StreamId::Reply(inner.streams.next_id());
-        let pauses = inner.negotiated.revision.has_polling();
-        Feed::kept(id, Some(request.clone()), pauses, self.store.clone())
+    pub fn reply_feed(&self, request: &RequestId, revision: Revision) -> Arc<Feed> {
+        let id = StreamId::Reply(self.next_feed.fetch_add(1, Ordering::Relaxed));
+        Feed::kept(id, Some(request.clone()), revision.has_polling(), self.store.clone())
     }
 
-    /// A feed for a stream that carries notifications; it is kept from now on.
+    /// A feed for a stream that carries notifications.
     #[must_use]
     pub fn listen_feed(&self) -> Arc<Feed> {
-        let id = StreamId::Listen(self.inner().streams.next_id());
-        let feed = Feed::kept(id, None, false, self.store.clone());
-        self.keep(&feed);
-        feed
+        let id = StreamId::Listen(self.next_feed.fetch_add(1, Ordering::Relaxed));
+        Feed::kept(id, None, false, self.store.clone())
     }
 
-    /// Keeps a feed for a client that comes back.
+    /// Keeps a feed, which is being read, for a client that comes back.
     pub fn keep(&self, feed: &Arc<Feed>) {
-        self.inner().streams.keep(feed, self.store.per_session());
+        self.inner().streams.keep(feed);
+    }
+
+    /// Gives up old answers where the session keeps too much.
+    pub fn trim(&self) {
+        self.inner().streams.trim(self.store.per_session());
     }
 
     /// The feed of this stream, where it is still kept.
@@ -266,13 +285,12 @@ impl Session {
         self.inner().streams.find(id)
     }
 
-    fn keeps_answers(&self) -> bool {
-        self.inner().streams.keeps_answers()
-    }
-
-    /// Gives up feeds that have been at their end for `time`, in microseconds.
-    fn forget(&self, now: i64, time: i64) {
-        self.inner().streams.forget(now, time);
+    /// Gives up what has been kept for `time`, in microseconds.
+    fn age(&self, now: i64, time: i64) {
+        self.inner().streams.age(now, time);
+        if let Some(outbound) = &self.outbound {
+            outbound.age(now, time);
+        }
     }
 
     /// Counts a request.
@@ -304,6 +322,9 @@ impl Session {
         self.closed.cancel();
         drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.cancel_all();
+        if let Some(outbound) = &self.outbound {
+            outbound.end(None);
+        }
         let mut inner = self.inner();
         inner.streams.clear();
         inner.questions = Questions::default();

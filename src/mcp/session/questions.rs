@@ -32,9 +32,12 @@ impl Session {
     /// Registers a question to the client under an id of its own.
     ///
     /// # Errors
-    /// −31001 where too many wait already.
+    /// −31001 where too many wait already, −31004 where the session has ended.
     pub fn ask(self: &Arc<Self>) -> Result<Question, RpcError> {
         let mut inner = self.inner();
+        if self.closed.is_cancelled() {
+            return Err(RpcError::session_not_found());
+        }
         let waiting = &mut inner.questions.0;
         if waiting.len() >= MAX_QUESTIONS {
             let text = format!("a session has at most {MAX_QUESTIONS} questions open; answer some first");

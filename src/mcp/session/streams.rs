@@ -4,13 +4,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::futures::Notified;
 
 use super::Session;
-use crate::mcp::bus::Event;
+use crate::mcp::bus::{Bus, Event};
 use crate::mcp::feed::{Feed, StreamId};
 
 /// Streams of one session that a client can come back to.
 const MAX_FEEDS: usize = 64;
+
+/// What a session hears of the bus.
+pub enum Heard {
+    /// This.
+    Event(Event),
+    /// Something that is no longer there to be heard.
+    Missed,
+}
 
 /// The streams of one session.
 #[derive(Default)]
@@ -20,13 +30,10 @@ pub(super) struct Streams {
     /// Streams of any kind that are open.
     open: u32,
     next_listener: u32,
-    next_feed: u64,
-    /// Oldest first. The time is that of the sweep which first found the feed at its end.
+    /// Oldest first. The time is that of the sweep which first found the feed idle.
     feeds: VecDeque<(Arc<Feed>, Option<i64>)>,
-    /// What the session has not heard of the bus while none of its streams listened.
+    /// The session's place on the bus, from its first stream on.
     ear: Option<Receiver<Event>>,
-    /// A stream listens, or has listened.
-    hears: bool,
 }
 
 impl Streams {
@@ -39,40 +46,39 @@ impl Streams {
         self.next_listener > 0 && !self.is_open()
     }
 
-    pub(super) fn keeps_answers(&self) -> bool {
-        !self.feeds.is_empty()
-    }
-
-    pub(super) fn next_id(&mut self) -> u64 {
-        self.next_feed += 1;
-        self.next_feed
-    }
-
     pub(super) fn find(&self, id: StreamId) -> Option<Arc<Feed>> {
         self.feeds.iter().map(|(feed, _)| feed).find(|feed| feed.id() == Some(id)).cloned()
     }
 
-    /// Keeps one more feed, and gives up the oldest where there are too many or they hold too much.
-    pub(super) fn keep(&mut self, feed: &Arc<Feed>, bytes: usize) {
+    /// Keeps one more feed; where there are too many, the oldest that is idle goes.
+    pub(super) fn keep(&mut self, feed: &Arc<Feed>) {
+        if self.feeds.len() >= MAX_FEEDS
+            && let Some(oldest) = self.feeds.iter().position(|(feed, _)| feed.forget())
+        {
+            self.feeds.remove(oldest);
+        }
         self.feeds.push_back((feed.clone(), None));
-        let mut excess = self.feeds.len().saturating_sub(MAX_FEEDS);
-        self.feeds.retain(|(feed, _)| {
-            let goes = excess > 0 && feed.forget();
-            excess -= usize::from(goes);
-            !goes
-        });
+    }
+
+    /// Gives up what the oldest idle feeds hold, until all hold no more than `bytes`. The newest feed stays: one large
+    /// answer is kept, too.
+    pub(super) fn trim(&mut self, bytes: usize) {
         let mut held: usize = self.feeds.iter().map(|(feed, _)| feed.bytes()).sum();
-        for (feed, _) in &self.feeds {
+        for (feed, _) in self.feeds.iter().take(self.feeds.len().saturating_sub(1)) {
+            if held <= bytes {
+                return;
+            }
             let of_feed = feed.bytes();
-            if held > bytes && of_feed > 0 && feed.forget() {
+            if of_feed > 0 && feed.forget() {
                 held -= of_feed;
             }
         }
     }
 
-    /// Gives up what has been at its end for `time`, in microseconds.
-    pub(super) fn forget(&mut self, now: i64, time: i64) {
+    /// Gives up feeds that have been idle for `time`, in microseconds, and events that were handed out so long ago.
+    pub(super) fn age(&mut self, now: i64, time: i64) {
         self.feeds.retain_mut(|(feed, since)| {
+            feed.age(now, time);
             if !feed.is_idle() {
                 *since = None;
                 return true;
@@ -106,15 +112,16 @@ impl Session {
         Attached { session: self.clone(), listener: None }
     }
 
-    /// Notes an open stream that carries notifications.
+    /// Notes an open stream that carries notifications; the session hears them from its first one on.
     #[must_use]
-    pub fn listen(self: &Arc<Self>) -> Attached {
+    pub fn listen(self: &Arc<Self>, bus: &Bus) -> Attached {
         let mut inner = self.inner();
         let streams = &mut inner.streams;
         streams.open += 1;
         let number = streams.next_listener;
-        streams.next_listener = number.wrapping_add(1);
+        streams.next_listener += 1;
         streams.listeners.push(number);
+        streams.ear.get_or_insert_with(|| bus.subscribe());
         drop(inner);
         self.listeners_changed.notify_waiters();
         Attached { session: self.clone(), listener: Some(number) }
@@ -122,40 +129,28 @@ impl Session {
 }
 
 impl Attached {
-    /// The session.
+    /// What the session hears next, if there is something and this stream is the newest one: a message goes to one stream
+    /// only (2025-11-25 "Multiple Connections").
     #[must_use]
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    /// Whether this stream is the newest one: a message goes to one stream only (2025-11-25 "Multiple Connections").
-    #[must_use]
-    pub fn is_newest(&self) -> bool {
-        self.listener.is_some() && self.session.inner().streams.listeners.last().copied() == self.listener
-    }
-
-    /// What the session has not heard yet, for its newest stream; `subscribe` where it never listened. Nothing while
-    /// another stream has it.
-    #[must_use]
-    pub fn take_ear(&self, subscribe: impl FnOnce() -> Receiver<Event>) -> Option<Receiver<Event>> {
+    pub fn hear(&self) -> Option<Heard> {
         let mut inner = self.session.inner();
-        if !inner.streams.hears {
-            inner.streams.hears = true;
-            return Some(subscribe());
+        let streams = &mut inner.streams;
+        if self.listener.is_none() || streams.listeners.last().copied() != self.listener {
+            return None;
         }
-        inner.streams.ear.take()
+        let ear = streams.ear.as_mut()?;
+        match ear.try_recv() {
+            Ok(event) => Some(Heard::Event(event)),
+            Err(TryRecvError::Lagged(_)) => {
+                *ear = ear.resubscribe();
+                Some(Heard::Missed)
+            }
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
     }
 
-    /// Gives back what [`take_ear`](Self::take_ear) gave, for the next stream.
-    pub fn return_ear(&self, ear: Receiver<Event>) {
-        if !self.session.closed.is_cancelled() {
-            self.session.inner().streams.ear = Some(ear);
-            self.session.listeners_changed.notify_waiters();
-        }
-    }
-
-    /// Returns when streams came or went, from the moment that this is first polled on.
-    pub fn listeners_changed(&self) -> tokio::sync::futures::Notified<'_> {
+    /// Returns when streams come or go, from this call on.
+    pub fn listeners_changed(&self) -> Notified<'_> {
         self.session.listeners_changed.notified()
     }
 }

@@ -14,7 +14,7 @@ use crate::config;
 use crate::hooks::{self, Hook};
 use crate::id::{SessionRowId, TenantId};
 use crate::limits::{Limited, Limits, Scope};
-use crate::mcp::feed::Store;
+use crate::mcp::feed::{Memory, Store};
 use crate::telemetry::labels::SessionEnd;
 use crate::usage::Journal;
 
@@ -25,7 +25,7 @@ pub struct Sessions {
     hooks: Arc<[Box<dyn Hook>]>,
     journal: Journal,
     times: Times,
-    store: Arc<Store>,
+    memory: Arc<Memory>,
     open: Mutex<Table>,
 }
 
@@ -52,19 +52,27 @@ impl Times {
 #[derive(Default)]
 struct Table {
     by_id: HashMap<Box<str>, Arc<Session>>,
-    by_tenant: HashMap<TenantId, HashMap<SessionRowId, Arc<Session>>>,
+    by_tenant: HashMap<TenantId, OfTenant>,
+}
+
+/// The sessions of one tenant, and what they keep for clients that come back.
+struct OfTenant {
+    sessions: HashMap<SessionRowId, Arc<Session>>,
+    store: Arc<Store>,
 }
 
 impl Table {
     fn insert(&mut self, session: &Arc<Session>) {
         self.by_id.insert(session.id.clone(), session.clone());
-        self.by_tenant.entry(session.owner.tenant).or_default().insert(session.row, session.clone());
+        let fresh = || OfTenant { sessions: HashMap::new(), store: session.store.clone() };
+        let of_tenant = self.by_tenant.entry(session.owner.tenant).or_insert_with(fresh);
+        of_tenant.sessions.insert(session.row, session.clone());
     }
 
     fn remove(&mut self, session: &Session) -> bool {
         if let Some(of_tenant) = self.by_tenant.get_mut(&session.owner.tenant) {
-            of_tenant.remove(&session.row);
-            if of_tenant.is_empty() {
+            of_tenant.sessions.remove(&session.row);
+            if of_tenant.sessions.is_empty() {
                 self.by_tenant.remove(&session.owner.tenant);
             }
         }
@@ -87,8 +95,8 @@ impl Sessions {
         journal: Journal,
         config: &config::Mcp,
     ) -> Self {
-        let store = Arc::new(Store::new(config.replay_bytes, config.replay_total_bytes));
-        Self { clock, limits, hooks, journal, times: Times::new(config), store, open: Mutex::default() }
+        let (memory, times) = (Memory::new(config), Times::new(config));
+        Self { clock, limits, hooks, journal, times, memory, open: Mutex::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -96,7 +104,7 @@ impl Sessions {
     }
 
     /// Opens a session. A tenant that has as many as it may loses one that is not busy: first of those that were never
-    /// used, then the one that was idle longest. Clients that initialize before every call never close what they opened.
+    /// used or whose client is away, then the one that was idle longest. Clients that initialize before every call never close what they opened.
     ///
     /// # Errors
     /// Where all of the tenant's sessions are busy.
@@ -115,7 +123,9 @@ impl Sessions {
         }
         let id = BASE64URL_NOPAD.encode(&secret).into();
         let now = (self.clock.now(), self.clock.monotonic_micros());
-        let session = Arc::new(Session::new(id, opening, place, self.store.clone(), now));
+        let known = self.table().by_tenant.get(&tenant).map(|of_tenant| of_tenant.store.clone());
+        let store = known.unwrap_or_else(|| self.memory.store());
+        let session = Arc::new(Session::new(id, opening, place, store, now));
         self.table().insert(&session);
         hooks::tell(&self.hooks, |hook| hook.session_opened(&session.info()));
         self.journal.session_opened(&session);
@@ -137,7 +147,7 @@ impl Sessions {
     /// The HTTP+SSE session that `owner` comes back to. Counts as activity.
     #[must_use]
     pub fn left_behind(&self, row: SessionRowId, owner: &Principal) -> Option<Arc<Session>> {
-        let session = self.table().by_tenant.get(&owner.tenant)?.get(&row).cloned()?;
+        let session = self.table().by_tenant.get(&owner.tenant)?.sessions.get(&row).cloned()?;
         if session.owner != *owner || session.transport != Transport::Sse {
             return None;
         }
@@ -181,8 +191,8 @@ impl Sessions {
     pub fn sweep(&self) {
         let now = self.clock.monotonic_micros();
         let quiet = |session: &Session| now - session.last_seen.load(Ordering::Relaxed);
-        for session in self.select(Session::keeps_answers) {
-            session.forget(now, self.times.replay);
+        for session in self.select(|_| true) {
+            session.age(now, self.times.replay);
         }
         let least = self.times.idle.min(self.times.unused).min(self.times.grace);
         for session in self.select(|session| quiet(session) > least) {
@@ -208,9 +218,9 @@ impl Sessions {
     fn evict_one(&self, tenant: TenantId) -> Option<()> {
         let victim = {
             let table = self.table();
-            let idle = table.by_tenant.get(&tenant)?.values().filter(|s| !s.is_busy());
-            idle.min_by_key(|s| (s.used.load(Ordering::Relaxed), s.last_seen.load(Ordering::Relaxed)))
-                .cloned()
+            let idle = table.by_tenant.get(&tenant)?.sessions.values().filter(|s| !s.is_busy());
+            let is_wanted = |s: &Session| s.used.load(Ordering::Relaxed) && !s.is_orphan();
+            idle.min_by_key(|s| (is_wanted(s), s.last_seen.load(Ordering::Relaxed))).cloned()
         }?;
         self.close(&victim, SessionEnd::Evicted);
         Some(())
@@ -219,7 +229,7 @@ impl Sessions {
     /// How many bytes are kept for clients that come back.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        self.store.used()
+        self.memory.used()
     }
 
     /// How many sessions are open.

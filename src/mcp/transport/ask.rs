@@ -9,11 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::Arrival;
 use super::reply::business_error;
 use crate::app::App;
+use crate::caller::Caller;
+use crate::credentials::{CredentialRef, Refused};
 use crate::limits::Scope;
 use crate::mcp::error::RpcError;
 use crate::mcp::feed::{Feed, Undeliverable};
@@ -38,6 +43,15 @@ pub struct Line {
     pub session: Arc<Session>,
     /// The stream that questions go out on.
     pub feed: Arc<Feed>,
+    /// How to check who calls, before the call goes on.
+    pub credential: CredentialRef,
+}
+
+impl Line {
+    /// A line through this stream, for whoever sent the request.
+    pub fn new(arrival: &Arrival, session: &Arc<Session>, feed: Arc<Feed>) -> Self {
+        Self { session: session.clone(), feed, credential: arrival.credential.clone() }
+    }
 }
 
 /// Answers a legacy request, with as many questions over `line` as it takes. Without a line the question itself is the
@@ -64,6 +78,7 @@ pub async fn answer(app: &App, exchange: &mut Exchange, line: Option<&Line>) -> 
             }
         }
         app.metrics.questions.inc(Answer::Answered);
+        exchange.caller = line.caller(app).await?;
         exchange.request.params.request_state.clone_from(state);
     }
     business_error(
@@ -88,12 +103,6 @@ struct Asked<'a> {
     question: Question,
 }
 
-impl Asked<'_> {
-    fn method(&self) -> &str {
-        method(self.request)
-    }
-}
-
 fn method(request: &Value) -> &str {
     request.get("method").and_then(Value::as_str).unwrap_or("")
 }
@@ -102,7 +111,7 @@ impl Line {
     /// Asks everything at once and returns the answers as `inputResponses`.
     ///
     /// # Errors
-    /// What went wrong.
+    /// What went wrong. Questions that are not answered are withdrawn.
     async fn ask(
         &self,
         app: &App,
@@ -110,36 +119,46 @@ impl Line {
         requests: &Map<String, Value>,
     ) -> Result<Bytes, Unanswered> {
         let mut asked = Vec::with_capacity(requests.len());
+        let mut answers = Map::new();
+        let outcome = match self.send(exchange, requests, &mut asked) {
+            Ok(()) => wait(app, exchange, &mut asked, &mut answers).await,
+            Err(why) => Err(why),
+        };
+        if outcome.is_err() {
+            self.give_up(asked.iter().filter(|asked| !answers.contains_key(asked.key)));
+        }
+        outcome.map(|()| Bytes::from(Value::from(answers).to_string()))
+    }
+
+    /// Sends the questions out.
+    fn send<'a>(
+        &self,
+        exchange: &Exchange,
+        requests: &'a Map<String, Value>,
+        asked: &mut Vec<Asked<'a>>,
+    ) -> Result<(), Unanswered> {
         for (key, request) in requests {
             let question = self.session.ask().map_err(|error| Unanswered::abandoned(error.message))?;
             let params = wording(request, exchange.request.revision, question.id());
             let text = jsonrpc::request(question.id(), method(request), &params.to_string());
-            asked.push(Asked { key, request, question });
             self.feed.must(&text).map_err(|why| {
                 Unanswered::abandoned(match why {
                     Undeliverable::Full => "The connection has too many unread messages to ask anything.",
                     Undeliverable::Ended => "The client went away before it could be asked.",
                 })
             })?;
+            asked.push(Asked { key, request, question });
         }
-        let mut answers = Map::new();
-        let limit = app.config.mcp.input_timeout.get();
-        let outcome = tokio::select! {
-            biased;
-            () = exchange.cancelled.cancelled() => Err(Unanswered::abandoned("The call was cancelled.")),
-            () = app.tasks.stopping().cancelled() => {
-                Err(Unanswered::abandoned("The gateway is restarting and cannot wait for the answer; call again."))
-            }
-            done = tokio::time::timeout(limit, hear(&mut asked, &mut answers)) => {
-                let text = || format!("The client did not answer within {} s; call again.", limit.as_secs_f64());
-                done.unwrap_or_else(|_| Err(Unanswered(Answer::Timeout, text())))
-            }
-            () = pause(requests) => Ok(()),
-        };
-        if outcome.is_err() {
-            self.give_up(asked.iter().filter(|asked| !answers.contains_key(asked.key)));
+        Ok(())
+    }
+
+    /// Who answered, as far as that may have changed while a person was thinking.
+    async fn caller(&self, app: &App) -> Result<Caller, RpcError> {
+        match app.credentials.resolve_reference(&self.credential).await {
+            Ok(caller) => Ok(caller),
+            Err(Refused::Unavailable) => Err(RpcError::unavailable()),
+            Err(Refused::Invalid | Refused::Suspended { .. }) => Err(RpcError::session_not_found()),
         }
-        outcome.map(|()| Bytes::from(Value::from(answers).to_string()))
     }
 
     /// Tells the client that its answers are no longer wanted ("Cancellation").
@@ -152,34 +171,55 @@ impl Line {
     }
 }
 
-/// A call that asks nothing comes again a moment later.
-async fn pause(requests: &Map<String, Value>) {
-    if requests.is_empty() {
-        tokio::time::sleep(PAUSE).await;
-    } else {
-        std::future::pending().await
+/// Waits for the answers, as long as that makes sense.
+async fn wait(
+    app: &App,
+    exchange: &Exchange,
+    asked: &mut [Asked<'_>],
+    answers: &mut Map<String, Value>,
+) -> Result<(), Unanswered> {
+    if asked.is_empty() {
+        // A call that asks nothing comes again a moment later.
+        tokio::select! {
+            () = exchange.cancelled.cancelled() => {}
+            () = app.tasks.stopping().cancelled() => {}
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+        return Ok(());
+    }
+    let limit = app.config.mcp.input_timeout.get();
+    tokio::select! {
+        biased;
+        () = exchange.cancelled.cancelled() => Err(Unanswered::abandoned("The call was cancelled.")),
+        () = app.tasks.stopping().cancelled() => {
+            let text = "The gateway is restarting and cannot wait for the answer; call again.";
+            Err(Unanswered::abandoned(text))
+        }
+        done = tokio::time::timeout(limit, hear(asked, answers)) => {
+            let text = || format!("The client did not answer within {} s; call again.", limit.as_secs_f64());
+            done.unwrap_or_else(|_| Err(Unanswered(Answer::Timeout, text())))
+        }
     }
 }
 
 /// Waits for the answer to each question, in any order.
 async fn hear(asked: &mut [Asked<'_>], answers: &mut Map<String, Value>) -> Result<(), Unanswered> {
-    if asked.is_empty() {
-        std::future::pending().await
-    }
-    let ended = || Unanswered::abandoned("The session ended before the client answered.");
-    for one in asked {
-        let heard = one.question.answer().await.ok_or_else(ended)?;
-        let answer = match heard {
+    let each = asked.iter_mut().map(|one| async { (one.key, one.request, one.question.answer().await) });
+    let mut each: FuturesUnordered<_> = each.collect();
+    while let Some((key, request, heard)) = each.next().await {
+        let ended = || Unanswered::abandoned("The session ended before the client answered.");
+        let method = method(request);
+        let answer = match heard.ok_or_else(ended)? {
             Ok(result) => serde_json::from_slice(&result).unwrap_or(Value::Null),
             Err(error) => {
-                answers.insert(one.key.to_owned(), Value::Null);
-                return Err(Unanswered(Answer::Refused, refused(one.method(), &error)));
+                answers.insert(key.to_owned(), Value::Null);
+                return Err(Unanswered(Answer::Refused, refused(method, &error)));
             }
         };
-        let wrong = check(one.request, &answer);
-        answers.insert(one.key.to_owned(), answer);
+        let wrong = check(request, &answer);
+        answers.insert(key.to_owned(), answer);
         if let Some(wrong) = wrong {
-            let text = format!("The client's answer to {} cannot be used: {wrong}.", one.method());
+            let text = format!("The client's answer to {method} cannot be used: {wrong}.");
             return Err(Unanswered(Answer::Malformed, text));
         }
     }

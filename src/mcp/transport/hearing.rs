@@ -12,18 +12,18 @@ use futures_util::stream;
 use http::{HeaderMap, StatusCode};
 
 use super::accept::Accepts;
-use super::notices::{Listener, Notice, Notices, everything, notification};
+use super::notices::{Notice, Notices, everything, notification};
 use super::reply::{http_error, limited_http, rpc_error};
 use super::run::{Pace, Reading};
 use super::sse::Leaves;
 use super::stream::sse;
-use super::streamable::{admit, no_session, session};
+use super::streamable::{admit, no_session, session, spoken_revision};
 use super::{Answer, Arrival, headers};
 use crate::limits::{Place, Scope};
 use crate::mcp::bus::Changed;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed::{EventId, Feed, Reader, Step, StreamId};
-use crate::mcp::session::{Attached, Session};
+use crate::mcp::session::Session;
 use crate::telemetry::labels::{Resumption, Stream};
 
 /// `Last-Event-ID` (HTML standard, "Server-sent events: The `Last-Event-ID` header").
@@ -37,6 +37,7 @@ pub fn get(arrival: &Arrival) -> Response {
 
 fn open(arrival: &Arrival) -> Answer {
     admit(arrival).map_err(limited_http)?;
+    spoken_revision(arrival).map_err(|e| rpc_error(&e))?;
     let session = session(arrival).map_err(|e| rpc_error(&e))?.ok_or_else(no_session)?;
     if !Accepts::from(&arrival.headers).stream {
         return Err(http_error(StatusCode::NOT_ACCEPTABLE, "accept text/event-stream"));
@@ -60,8 +61,10 @@ fn open(arrival: &Arrival) -> Answer {
         }
         None | Some((EventId { stream: StreamId::Listen(_), .. }, None)) => {
             let feed = session.listen_feed();
-            let mut hearing = Hearing::new(arrival, &session, feed, 0, pace);
-            hearing.first = pace.first(&hearing.feed);
+            let first = pace.first(&feed);
+            let mut hearing = Hearing::new(arrival, &session, feed.clone(), 0, pace);
+            session.keep(&feed);
+            hearing.first = first;
             Ok(hearing.respond(Stream::Session, place))
         }
         Some(_) => Err(rpc_error(&gone())),
@@ -95,13 +98,12 @@ fn gone() -> RpcError {
 pub(super) struct Hearing {
     /// What comes before everything.
     pub(super) first: Option<Bytes>,
-    listener: Listener,
+    session: Arc<Session>,
     feed: Arc<Feed>,
     reader: Reader,
     pace: Pace,
-    /// What the session hears, while this is its newest stream.
-    notices: Option<Notices>,
-    attached: Attached,
+    /// What the session hears, where this is its newest stream.
+    notices: Notices,
     /// Weir stops; what runs in the session may still answer, where answers come on this stream.
     stopping: bool,
     /// Dropped last, when the stream no longer counts as open.
@@ -116,21 +118,25 @@ impl Hearing {
         after: u64,
         pace: Pace,
     ) -> Self {
-        Self {
+        let attached = session.listen(&arrival.app.bus);
+        let hearing = Self {
             first: None,
-            listener: Listener::of(arrival),
+            session: session.clone(),
             reader: feed.read(after),
             feed,
             pace,
-            notices: None,
-            attached: session.listen(),
+            notices: Notices::of_session(arrival, attached),
             stopping: false,
             leaves: None,
+        };
+        if hearing.reader.missed() {
+            hearing.tell(Notice::Missed);
         }
+        hearing
     }
 
     pub(super) fn respond(self, kind: Stream, place: Place) -> Response {
-        let app = self.listener.app().clone();
+        let app = self.notices.app().clone();
         let events = stream::unfold(Some(self), |hearing| async move {
             let mut hearing = hearing?;
             if let Some(first) = hearing.first.take() {
@@ -147,74 +153,37 @@ impl Hearing {
 
     async fn next(&mut self) -> Step {
         loop {
-            let woken = {
-                let Self { attached, listener, notices, reader, pace, stopping, .. } = self;
-                let session = attached.session().clone();
-                let mut changed = std::pin::pin!(attached.listeners_changed());
-                changed.as_mut().enable();
-                settle(attached, listener, notices);
-                tokio::select! {
-                    biased;
-                    () = session.closed.cancelled() => return Step::End,
-                    step = reader.next() => return step,
-                    () = changed => continue,
-                    () = pace.over() => return Step::Pause,
-                    () = session.work.wait(), if *stopping => return Step::End,
-                    () = listener.app().tasks.stopping().cancelled(), if !*stopping => None,
-                    notice = heard(notices), if !*stopping => notice,
-                }
+            let Self { session, notices, reader, pace, stopping, .. } = self;
+            let notice = tokio::select! {
+                biased;
+                () = session.closed.cancelled() => return Step::End,
+                step = reader.next() => return step,
+                () = pace.over() => return Step::Pause,
+                // An answer may have come between the look at the reader and this one.
+                () = session.work.wait(), if *stopping => return reader.try_next().unwrap_or(Step::End),
+                notice = notices.next(), if !*stopping => notice,
             };
-            match woken {
-                Some(notice) => {
-                    for text in texts(self.attached.session(), notice) {
-                        // There is room: everything said before was read before this was heard.
-                        let _ = self.feed.must(&text);
-                    }
-                }
+            match notice {
+                Some(notice) => self.tell(notice),
                 None if self.drains() => {
                     self.stopping = true;
-                    self.attached.session().work.close();
+                    self.session.work.close();
                 }
                 None => return Step::End,
             }
         }
     }
 
+    /// There is room: everything said before was read before this was heard.
+    fn tell(&self, notice: Notice) {
+        for text in texts(&self.session, notice) {
+            let _ = self.feed.must(&text);
+        }
+    }
+
     /// Whether answers still come on this stream although Weir stops. Otherwise the credential is no longer good.
     fn drains(&self) -> bool {
-        let stops = self.listener.app().tasks.stopping().is_cancelled();
-        stops && self.attached.session().outbound.is_some()
-    }
-}
-
-/// Takes what the session hears where this is its newest stream, and hands it over where it no longer is.
-fn settle(attached: &Attached, listener: &Listener, notices: &mut Option<Notices>) {
-    match (attached.is_newest(), notices.is_some()) {
-        (true, false) => {
-            let ear = attached.take_ear(|| listener.app().bus.subscribe());
-            *notices = ear.map(|events| Notices::resume(listener.clone(), events));
-        }
-        (false, true) => {
-            if let Some(notices) = notices.take() {
-                attached.return_ear(notices.into_events());
-            }
-        }
-        _ => {}
-    }
-}
-
-async fn heard(notices: &mut Option<Notices>) -> Option<Notice> {
-    match notices {
-        Some(notices) => notices.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-impl Drop for Hearing {
-    fn drop(&mut self) {
-        if let Some(notices) = self.notices.take() {
-            self.attached.return_ear(notices.into_events());
-        }
+        self.notices.app().tasks.stopping().is_cancelled() && self.session.outbound.is_some()
     }
 }
 

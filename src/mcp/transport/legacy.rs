@@ -182,8 +182,8 @@ impl Lifted {
     ) -> Exchange {
         let (revision, capabilities, log_level) = match &self.session {
             Some(session) => {
-                let negotiated = session.negotiated();
-                (negotiated.revision, negotiated.capabilities, Some(session.log_level()))
+                let (revision, capabilities, log_level) = session.settled();
+                (revision, capabilities, Some(log_level))
             }
             None => (self.revision, Capabilities::default(), None),
         };

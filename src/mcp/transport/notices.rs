@@ -13,8 +13,9 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::credentials::{CredentialRef, Refused};
 use crate::mcp::Endpoint;
-use crate::mcp::bus::{Changed, Event};
+use crate::mcp::bus::{Bus, Changed, Event};
 use crate::mcp::jsonrpc;
+use crate::mcp::session::{Attached, Heard};
 
 /// Something that a stream may have to pass on.
 pub enum Notice {
@@ -24,42 +25,53 @@ pub enum Notice {
     Missed,
 }
 
-/// Who listens, and where.
-#[derive(Clone)]
-pub struct Listener {
-    app: Arc<App>,
-    caller: Caller,
-    credential: CredentialRef,
-    endpoint: Endpoint,
-}
-
-impl Listener {
-    /// Whoever sent this request.
-    pub fn of(arrival: &Arrival) -> Self {
-        Self {
-            app: arrival.app.clone(),
-            caller: arrival.caller.clone(),
-            credential: arrival.credential.clone(),
-            endpoint: arrival.endpoint.clone(),
-        }
-    }
-
-    /// The state.
-    pub fn app(&self) -> &Arc<App> {
-        &self.app
-    }
-}
-
 /// The bus as one caller at one URL hears it.
 pub struct Notices {
     app: Arc<App>,
     caller: Caller,
     credential: CredentialRef,
     endpoint: Endpoint,
-    events: Receiver<Event>,
+    ear: Ear,
     /// When the credential is to be checked again. Set before the check is awaited: a stream may drop [`Notices::next`]
     /// for something else, and must not lose with it that it has to check.
     check_at: Option<Instant>,
+}
+
+/// Where events come from.
+enum Ear {
+    /// A place on the bus.
+    Own(Receiver<Event>),
+    /// The place of a session, for the newest of its streams.
+    Session(Attached),
+}
+
+impl Ear {
+    /// The next event; nothing when there can be no more. Dropping the future loses nothing.
+    async fn next(&mut self, bus: &Bus) -> Option<Heard> {
+        match self {
+            Self::Own(events) => match events.recv().await {
+                Ok(event) => Some(Heard::Event(event)),
+                Err(RecvError::Lagged(_)) => {
+                    *events = events.resubscribe();
+                    Some(Heard::Missed)
+                }
+                Err(RecvError::Closed) => None,
+            },
+            Self::Session(attached) => loop {
+                let (rung, changed) = (bus.rung(), attached.listeners_changed());
+                tokio::pin!(rung, changed);
+                rung.as_mut().enable();
+                changed.as_mut().enable();
+                if let Some(heard) = attached.hear() {
+                    return Some(heard);
+                }
+                tokio::select! {
+                    () = rung => {}
+                    () = changed => {}
+                }
+            },
+        }
+    }
 }
 
 /// How long until an unsure stream checks again.
@@ -68,54 +80,63 @@ const CHECK_AGAIN: Duration = Duration::from_secs(1);
 impl Notices {
     /// Listens from now on.
     pub fn subscribe(arrival: &Arrival) -> Self {
-        Self::resume(Listener::of(arrival), arrival.app.bus.subscribe())
+        Self::through(arrival, Ear::Own(arrival.app.bus.subscribe()))
     }
 
-    /// Listens on where another stream left off.
-    pub fn resume(listener: Listener, events: Receiver<Event>) -> Self {
-        let Listener { app, caller, credential, endpoint } = listener;
-        Self { app, caller, credential, endpoint, events, check_at: None }
+    /// Listens for a session, where its last stream left off.
+    pub fn of_session(arrival: &Arrival, attached: Attached) -> Self {
+        Self::through(arrival, Ear::Session(attached))
     }
 
-    /// What was not heard yet, for another stream.
-    pub fn into_events(self) -> Receiver<Event> {
-        self.events
+    fn through(arrival: &Arrival, ear: Ear) -> Self {
+        Self {
+            app: arrival.app.clone(),
+            caller: arrival.caller.clone(),
+            credential: arrival.credential.clone(),
+            endpoint: arrival.endpoint.clone(),
+            ear,
+            check_at: None,
+        }
+    }
+
+    /// The state.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// The next notice; `None` when the stream must end, because Weir stops or the credential does.
     pub async fn next(&mut self) -> Option<Notice> {
         loop {
-            let event = tokio::select! {
+            let heard = tokio::select! {
                 biased;
                 () = self.app.tasks.stopping().cancelled() => return None,
                 () = reached(self.check_at) => {
                     self.recheck().await?;
                     continue;
                 }
-                event = self.events.recv() => event,
+                heard = self.ear.next(&self.app.bus) => heard?,
                 () = expiry(&self.app, &self.caller), if self.check_at.is_none() => {
                     self.check_at = Some(Instant::now());
                     continue;
                 }
             };
-            match event {
-                Ok(Event::Changed { tenant, server, what }) => {
+            match heard {
+                Heard::Event(Event::Changed { tenant, server, what }) => {
                     let mine = tenant.is_none_or(|t| t == self.caller.tenant());
                     let here = self.endpoint.0.as_ref().is_none_or(|s| *s == server);
                     if mine && here && self.caller.scopes().allows_server(&server) {
                         return Some(Notice::Changed(what));
                     }
                 }
-                Ok(Event::Revoked(change)) => {
+                Heard::Event(Event::Revoked(change)) => {
                     if change.concerns(self.caller.principal()) {
                         self.check_at = Some(Instant::now());
                     }
                 }
-                Err(RecvError::Lagged(_)) => {
+                Heard::Missed => {
                     self.check_at = Some(Instant::now());
                     return Some(Notice::Missed);
                 }
-                Err(RecvError::Closed) => return None,
             }
         }
     }

@@ -114,19 +114,25 @@ async fn wait(app: &App, waiting: Waiting, accepts: Accepts, admission: Admissio
     }
     unheard.heard();
     let feed = feed.unwrap_or_else(Feed::passing);
+    let reader = feed.read(0);
     let attached = line.as_ref().map(|line| {
         line.session.keep(&feed);
         line.session.attach()
     });
     let pace = line.as_ref().map_or_else(Pace::default, |line| Pace::of(app, line.session.revision()));
-    let reader = feed.read(0);
     let first = pace.first(&feed);
+    let session = line.map(|line| line.session);
+    let end = move |finished: Finished| {
+        feed.end(finished.text.as_deref());
+        if let Some(session) = session {
+            session.trim();
+        }
+    };
     match early {
-        Some(finished) => feed.end(finished.text.as_deref()),
+        Some(finished) => end(finished),
         None => {
             // A task of its own: what it comes to is said even where nobody reads it now.
-            let told = async move { feed.end(work.await.text.as_deref()) };
-            app.tasks.spawn(told.in_current_span());
+            app.tasks.spawn(async move { end(work.await) }.in_current_span());
         }
     }
     let reading = Reading { first, reader, pace, guard };
@@ -160,11 +166,13 @@ async fn stirred(feed: Option<&Feed>) {
 
 /// When a stream lets its connection go for a while (2025-11-25 "Sending Messages to the Server", item 6). By default
 /// never: clients of other revisions would not come back.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Pace {
     /// Milliseconds after which the client is to come back; none where it does not know how.
     retry: Option<u64>,
     until: Option<Instant>,
+    /// Fires when Weir stops. Nobody is sent away then: there would be nothing to come back to.
+    stopping: CancellationToken,
 }
 
 impl Pace {
@@ -178,6 +186,7 @@ impl Pace {
         Self {
             retry: Some(u64::try_from(mcp.retry.get().as_millis()).unwrap_or(u64::MAX)),
             until: (longest > Duration::ZERO).then(|| Instant::now() + longest),
+            stopping: app.tasks.stopping().clone(),
         }
     }
 
@@ -186,16 +195,16 @@ impl Pace {
         Some(priming(feed.id()?, self.retry?))
     }
 
-    /// What is said before the connection goes: when to come back.
+    /// What is said before the connection goes: when to come back. Nothing where it has to stay.
     pub fn last(&self) -> Option<Bytes> {
-        self.retry.map(retry)
+        self.retry.filter(|_| !self.stopping.is_cancelled()).map(retry)
     }
 
     /// Returns when the connection has to go.
     pub async fn over(&self) {
         match self.until {
-            Some(until) => tokio::time::sleep_until(until).await,
-            None => std::future::pending().await,
+            Some(until) if !self.stopping.is_cancelled() => tokio::time::sleep_until(until).await,
+            _ => std::future::pending().await,
         }
     }
 }
@@ -230,19 +239,25 @@ impl Reading {
         if let Some(first) = self.first.take() {
             return Next::Event(first);
         }
-        let step = tokio::select! {
-            biased;
-            step = self.reader.next() => step,
-            () = self.pace.over() => Step::Pause,
-        };
-        match step {
-            Step::Event(bytes) => Next::Event(bytes),
-            Step::Pause => self.pace.last().map_or(Next::End, Next::Last),
-            Step::End => {
-                if let Some(guard) = self.guard.take() {
-                    guard.disarm();
+        loop {
+            let step = tokio::select! {
+                biased;
+                step = self.reader.next() => step,
+                () = self.pace.over() => Step::Pause,
+            };
+            match step {
+                Step::Event(bytes) => return Next::Event(bytes),
+                Step::Pause => {
+                    if let Some(last) = self.pace.last() {
+                        return Next::Last(last);
+                    }
                 }
-                Next::End
+                Step::End => {
+                    if let Some(guard) = self.guard.take() {
+                        guard.disarm();
+                    }
+                    return Next::End;
+                }
             }
         }
     }

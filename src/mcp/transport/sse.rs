@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::credentials::Refused;
 use crate::mcp::Endpoint;
 use crate::mcp::error::RpcError;
-use crate::mcp::feed::{EventId, StreamId, named_event};
+use crate::mcp::feed::{EventId, StreamId, endpoint};
 use crate::mcp::jsonrpc::{Body, Malformed, Message};
 use crate::mcp::request::Params;
 use crate::mcp::session::{Negotiated, Opening, Session, Transport};
@@ -39,6 +39,7 @@ fn open(arrival: &Arrival) -> Answer {
     let (session, after) = match left_behind(arrival) {
         Some(known) => {
             app.metrics.streams_resumed.inc(Resumption::Resumed);
+            known.0.renew(&arrival.credential);
             known
         }
         None => {
@@ -62,7 +63,8 @@ fn open(arrival: &Arrival) -> Answer {
         Some(server) => format!("/s/{server}/messages"),
     };
     let mut hearing = Hearing::new(arrival, &session, feed, after, Pace::default());
-    hearing.first = Some(named_event("endpoint", &format!("{path}?sessionId={}", session.id)));
+    let id = EventId { stream: StreamId::Session(session.row), seq: after };
+    hearing.first = Some(endpoint(id, &format!("{path}?sessionId={}", session.id)));
     hearing.leaves = Some(Leaves { app: app.clone(), session });
     Ok(hearing.respond(Stream::Sse, place))
 }
@@ -103,16 +105,16 @@ pub async fn message(
 
 async fn take(
     app: Arc<App>,
-    endpoint: Endpoint,
+    at: Endpoint,
     id: Option<String>,
     headers: HeaderMap,
     http_body: HttpBody,
 ) -> Answer {
     let session = id
         .and_then(|id| app.sessions.get(&id, Transport::Sse, None))
-        .filter(|session| session.endpoint == endpoint)
+        .filter(|session| session.endpoint == at)
         .ok_or_else(|| rpc_error(&RpcError::session_not_found()))?;
-    let caller = match app.credentials.resolve_reference(&session.credential).await {
+    let caller = match app.credentials.resolve_reference(&session.credential()).await {
         Ok(caller) => caller,
         Err(Refused::Unavailable) => return Err(rpc_error(&RpcError::unavailable())),
         Err(Refused::Invalid | Refused::Suspended { .. }) => {
@@ -126,8 +128,8 @@ async fn take(
         // that is over its rate must still be able to cancel.
         let _ = app.limits.admit(&caller);
     }
-    let credential = session.credential.clone();
-    let arrival = Arc::new(Arrival { app, caller, credential, endpoint, headers });
+    let credential = session.credential();
+    let arrival = Arc::new(Arrival { app, caller, credential, endpoint: at, headers });
     match read {
         Body::Single(message) => dispatch(&arrival, &session, Ok(message)),
         Body::Batch(messages) if session.negotiated().revision.has_batches() => {
@@ -177,7 +179,7 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
                         let revision = session.negotiated().revision;
                         let lifted = Lifted { id, method, params, session: Some(session.clone()), revision };
                         let feed = session.outbound.clone();
-                        let line = feed.map(|feed| Line { session: session.clone(), feed });
+                        let line = feed.map(|feed| Line::new(&arrival, &session, feed));
                         answer_alone(&arrival, None, lifted, line.as_ref()).await
                     };
                     say(&arrival.app, &session, finished.text);

@@ -134,8 +134,8 @@ fn legacy(
         }
     };
     let line = lifted.session.as_ref().filter(|_| accepts.stream).map(|session| {
-        let session = session.clone();
-        Line { feed: session.reply_feed(&id), session }
+        let feed = session.reply_feed(&id, session.revision());
+        Line::new(arrival, session, feed)
     });
     let asked = accepts.stream && lifted.params.meta.progress_token.is_some();
     let feed = line.as_ref().map(|line| line.feed.clone()).or_else(|| asked.then(Feed::passing));
@@ -188,19 +188,25 @@ fn header_revision(header: Option<&str>) -> Result<Revision, RpcError> {
     }
 }
 
+/// The revision that the header of any request names, a GET or DELETE as well (2025-11-25 "Protocol Version Header").
+pub(super) fn spoken_revision(arrival: &Arrival) -> Result<Revision, RpcError> {
+    single(&arrival.headers, VERSION).and_then(header_revision)
+}
+
 /// The session that a request names: none where it names none.
 ///
 /// # Errors
 /// 404 where there is no such session of this principal at this URL.
 pub(super) fn session(arrival: &Arrival) -> Result<Option<Arc<Session>>, RpcError> {
     let Some(id) = single(&arrival.headers, SESSION)? else { return Ok(None) };
-    arrival
-        .app
-        .sessions
-        .get(id, Transport::Streamable, Some(arrival.caller.principal()))
+    let known = arrival.app.sessions.get(id, Transport::Streamable, Some(arrival.caller.principal()));
+    let session = known
         .filter(|session| session.endpoint == arrival.endpoint)
-        .map(Some)
-        .ok_or_else(RpcError::session_not_found)
+        .ok_or_else(RpcError::session_not_found)?;
+    if arrival.credential.runs_out() {
+        session.renew(&arrival.credential);
+    }
+    Ok(Some(session))
 }
 
 #[derive(Deserialize)]
@@ -237,8 +243,7 @@ fn responded(
     id: &RequestId,
     outcome: Result<bytes::Bytes, bytes::Bytes>,
 ) -> Result<(), Response> {
-    let header = single(&arrival.headers, VERSION).map_err(|e| rpc_error(&e))?;
-    header_revision(header).map_err(|e| rpc_error(&e))?;
+    spoken_revision(arrival).map_err(|e| rpc_error(&e))?;
     if let Some(session) = session(arrival).map_err(|e| rpc_error(&e))? {
         session.answered(id, outcome);
     }
@@ -329,7 +334,7 @@ pub fn delete(arrival: &Arrival) -> Response {
     if let Err(reached) = admit(arrival) {
         return limited_http(reached);
     }
-    match session(arrival) {
+    match spoken_revision(arrival).and_then(|_| session(arrival)) {
         Err(error) => rpc_error(&error),
         Ok(None) => no_session(),
         Ok(Some(session)) => {

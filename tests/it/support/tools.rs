@@ -26,6 +26,9 @@ pub const SECRET_CAUSE: &str = "connecting to db.internal:5432 failed: password=
 /// A resource that can be subscribed to.
 pub const NOTE: &str = "lab://note";
 
+/// What `notify` is told to let `asks_when_told` go on.
+pub const GO: &str = "lab://go";
+
 /// How long `slow_count_cancelled` waits for the number that it was asked for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -218,7 +221,7 @@ struct Inquires {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Releases {
-    /// Milliseconds from letting the connection go to the answer, or to the question.
+    /// Milliseconds from letting the connection go to the answer.
     delay_ms: u64,
 }
 
@@ -278,24 +281,33 @@ fn inquire(call: &Call, rounds: &[Vec<String>]) -> Reply<ToolResult> {
     Reply::ask(input)
 }
 
+fn notify(call: &Call, what: &str, mine: bool) -> ToolResult {
+    let what = match what {
+        "tools" => Changed::Tools,
+        "prompts" => Changed::Prompts,
+        "resources" => Changed::Resources,
+        uri => Changed::Resource(uri.into()),
+    };
+    if mine {
+        call.notifier().changed_for(call.caller().tenant(), what);
+    } else {
+        call.notifier().changed(what);
+    }
+    ToolResult::text("told")
+}
+
 fn talkative(kit: Toolkit) -> Result<Toolkit> {
-    let kit = inquisitive(kit)?;
+    let go = watch::Sender::new(());
+    let kit = inquisitive(kit, &go)?;
     kit.tool(ToolSpec::new("asks").read_only(), |call: Call, Asks { topic }| async move {
         Ok(ask(&call, &topic))
     })?
-    .tool(ToolSpec::new("notify").read_only(), |call: Call, Notify { what, mine }| async move {
-        let what = match what.as_str() {
-            "tools" => Changed::Tools,
-            "prompts" => Changed::Prompts,
-            "resources" => Changed::Resources,
-            uri => Changed::Resource(uri.into()),
-        };
-        if mine {
-            call.notifier().changed_for(call.caller().tenant(), what);
-        } else {
-            call.notifier().changed(what);
+    .tool(ToolSpec::new("notify").read_only(), move |call: Call, Notify { what, mine }| {
+        if what == GO {
+            go.send_replace(());
         }
-        Ok(ToolResult::text("told"))
+        let told = notify(&call, &what, mine);
+        async move { Ok(told) }
     })?
     .tool(ToolSpec::new("talks").read_only(), |call: Call, Talks { messages }| async move {
         for number in 1..=messages {
@@ -307,15 +319,23 @@ fn talkative(kit: Toolkit) -> Result<Toolkit> {
     })
 }
 
-fn inquisitive(kit: Toolkit) -> Result<Toolkit> {
-    kit.tool(ToolSpec::new("inquires").read_only(), |call: Call, Inquires { rounds }| async move {
+fn inquisitive(kit: Toolkit, go: &watch::Sender<()>) -> Result<Toolkit> {
+    let asked = go.clone();
+    kit.tool(ToolSpec::new("inquire").read_only(), |call: Call, Inquires { rounds }| async move {
         Ok(inquire(&call, &rounds))
     })?
-    .tool(ToolSpec::new("asks_late").read_only(), |_: Call, Releases { delay_ms }| async move {
-        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-        Ok(Reply::<ToolResult>::ask(InputRequired::new().list_roots("roots")))
+    .tool(ToolSpec::new("asks_when_told").read_only(), move |call: Call, Nothing {}| {
+        let mut told = asked.subscribe();
+        async move {
+            call.progress(1.0, None, None);
+            if call.inputs().is_empty() {
+                let _ = told.changed().await;
+                return Ok(Reply::ask(InputRequired::new().list_roots("roots")));
+            }
+            Ok(ToolResult::text("heard").into())
+        }
     })?
-    .tool(ToolSpec::new("releases").read_only(), |call: Call, Releases { delay_ms }| async move {
+    .tool(ToolSpec::new("release").read_only(), |call: Call, Releases { delay_ms }| async move {
         call.progress(1.0, None, None);
         call.close_stream();
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
