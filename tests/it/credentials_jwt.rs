@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use weir::clock::{Clock, Timestamp};
 use weir::id::{KeyId, TenantId};
 
+use crate::support::legacy::Old;
 use crate::support::{Gateway, Key, Legacy, Modern};
 
 const ISSUER: &str = "https://login.example.com";
@@ -235,4 +236,21 @@ async fn without_an_issuer_the_well_known_paths_are_a_clean_404() {
     }
     let challenge = gateway.request(http::Method::GET, "/mcp").send().await;
     assert_eq!(challenge.header("www-authenticate"), Some("Bearer"));
+}
+
+#[tokio::test]
+async fn an_http_and_sse_client_goes_on_with_its_newer_token() {
+    let (issuer, clock) = (Issuer::new(), clock());
+    let gateway = issuer.start(&clock).await;
+    let first = claims(gateway.tenant("a").await);
+    let second = changed(&first, "exp", json!(START + 1200));
+    let hello = |claims: &Value| Old::hello(&gateway, "/sse").bearer(&issuer.token(claims));
+    let mut old = hello(&first).stream().await;
+    let endpoint = old.next().await.expect("the endpoint");
+    clock.advance(Duration::from_secs(601));
+    let last = endpoint.id.expect("an id");
+    let mut back = Old::connect(&gateway, hello(&second).header("last-event-id", &last)).await;
+    assert_eq!(back.endpoint, endpoint.data, "the same session");
+    assert_eq!(back.send("ping", json!({})).await["result"], json!({}));
+    assert_eq!(old.next().await, None, "the older connection ends");
 }
