@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::error::{RpcError, code};
 use super::result::{Complete, CoreResult};
+use super::revision::Revision;
 use super::{Exchange, lists, rounds};
 use crate::app::App;
 use crate::hooks::{self, CallEnd, CallStart};
 use crate::id::CallId;
-use crate::mcp::content::ToolResult;
+use crate::mcp::content::{Content, ToolResult};
 use crate::policy;
 use crate::providers::{self, Call, Failure, Found, Outcome, Reply, ToolEntry};
 use crate::usage::{Receipt, Sizes};
@@ -24,7 +25,8 @@ use crate::usage::{Receipt, Sizes};
 pub fn list(app: &App, exchange: &Exchange) -> Result<CoreResult, RpcError> {
     let snapshot = exchange.snapshot(app)?;
     let visible = |found: &Found<ToolEntry>| policy::allowed(&exchange.caller, found);
-    lists::page(app, exchange, "tools", &snapshot.tools, visible, |entry| &entry.descriptor).map(Into::into)
+    let modern = exchange.request.revision.is_modern();
+    lists::page(app, exchange, "tools", &snapshot.tools, visible, |entry| entry.shown(modern)).map(Into::into)
 }
 
 /// `tools/call`.
@@ -72,20 +74,45 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
 /// What the client is told.
 fn into_reply(app: &App, exchange: &Exchange, outcome: Outcome, id: &CallId) -> Result<CoreResult, RpcError> {
     match outcome {
-        Outcome::Answered(Reply::Done(result)) => finished(result),
+        Outcome::Answered(Reply::Done(result)) => finished(result, exchange.request.revision),
         Outcome::Answered(Reply::NeedsInput(input)) => rounds::ask(app, exchange, input),
-        Outcome::InvalidArguments(text) => finished(ToolResult::error(text)),
+        // The model can correct itself only by what it reads (2025-11-25 "Error Handling").
+        Outcome::InvalidArguments(text) | Outcome::Failed(Failure::InvalidParams(text)) => {
+            finished(ToolResult::error(text), exchange.request.revision)
+        }
         Outcome::Failed(failure) => Err(failed(failure, id)),
     }
 }
 
-fn finished(result: ToolResult) -> Result<CoreResult, RpcError> {
+fn finished(mut result: ToolResult, revision: Revision) -> Result<CoreResult, RpcError> {
+    if let Some(structured) = &result.structured {
+        // Up to 2025-11-25 structured content is an object; older clients refuse a whole result with another.
+        let readable = revision.is_modern() || structured.is_object();
+        if !repeats(&result.content, (!readable).then_some(structured)) {
+            result.content.push(Content::text(structured.to_string()));
+        }
+        result.structured.take_if(|_| !readable);
+    }
     let mut complete = Complete::new().field("content", &result.content)?;
     if let Some(structured) = &result.structured {
         complete = complete.field("structuredContent", structured)?;
     }
     let is_error = if result.is_error { RawValue::TRUE } else { RawValue::FALSE };
     Ok(complete.raw("isError", is_error.to_owned()).meta(result.meta).into())
+}
+
+/// Whether the content has a text block, as results with structured content should (2025-06-18 "Structured Content"); where
+/// the client gets nothing else of `exactly`, one that is the JSON of it.
+fn repeats(content: &[Content], exactly: Option<&Value>) -> bool {
+    let text = |block: &Content| match (block, exactly) {
+        (Content::Text { text }, Some(value)) => {
+            serde_json::from_str::<Value>(text).is_ok_and(|said| said == *value)
+        }
+        (Content::Text { .. }, None) => true,
+        (Content::Other(block), None) => block.get("type").and_then(Value::as_str) == Some("text"),
+        _ => false,
+    };
+    content.iter().any(text)
 }
 
 fn with_receipt(reply: CoreResult, receipt: Receipt) -> CoreResult {

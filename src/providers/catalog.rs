@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::schema::ArgumentSchema;
+use super::schema::{ArgumentSchema, ResultSchema};
 use super::template::UriTemplate;
 use crate::policy::{Guarded, Risk};
 
@@ -18,14 +18,26 @@ pub struct ToolEntry {
     pub server: Arc<str>,
     /// The `Tool` object as `tools/list` sends it.
     pub descriptor: Box<RawValue>,
+    /// The same for clients from before 2026-07-28, where they could not read that one.
+    pub(crate) older: Option<Box<RawValue>>,
     /// What it may do at worst.
     pub risk: Risk,
     /// How long a call may take, where that differs from the configured default.
     pub timeout: Option<Duration>,
     /// Checks arguments before the provider sees them; `None`: the provider checks them itself.
     pub(crate) arguments: Option<ArgumentSchema>,
+    /// Checks structured results before a client sees them; `None`: the tool promises nothing.
+    pub(crate) results: Option<ResultSchema>,
     /// Arguments that modern clients repeat in `Mcp-Param-*` headers.
     pub headers: Vec<HeaderParam>,
+}
+
+impl ToolEntry {
+    /// The `Tool` object as clients of the modern era get it, or those from before.
+    #[must_use]
+    pub fn shown(&self, modern: bool) -> &RawValue {
+        self.older.as_ref().filter(|_| !modern).unwrap_or(&self.descriptor)
+    }
 }
 
 /// An argument that is mirrored into a header (2026-07-28 "Custom Headers from Tool Parameters").

@@ -84,8 +84,22 @@ pub async fn invoke(
     let cancelled = call.cancelled().clone();
     let work = async move { provider.call_tool(call, &name, Arguments::new(arguments, value)).await };
     match guarded(work, tool.entry.timeout.unwrap_or(limit), &cancelled).await {
-        Ok(reply) => Outcome::Answered(reply),
+        Ok(reply) => match broken_promise(&tool.entry, &reply) {
+            None => Outcome::Answered(reply),
+            Some(cause) => Outcome::Failed(Failure::System(cause.into())),
+        },
         Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+/// How a result differs from what the tool's output schema says (2025-06-18 "Output Schema": "Servers MUST provide
+/// structured results that conform to this schema"). Business errors promise nothing.
+fn broken_promise(tool: &ToolEntry, reply: &Reply<ToolResult>) -> Option<String> {
+    match (&tool.results, reply) {
+        (Some(schema), Reply::Done(result)) if !result.is_error => {
+            schema.mismatch(result.structured.as_ref())
+        }
+        _ => None,
     }
 }
 

@@ -9,8 +9,11 @@ mod call;
 mod catalog;
 mod explain;
 mod invoke;
+mod mirrored;
+mod naming;
 mod registry;
 mod schema;
+mod spec;
 mod template;
 mod toolkit;
 
@@ -28,8 +31,9 @@ pub use call::{Arguments, Call, Failure, InputResponses, NoArguments, Reply};
 pub use catalog::{Catalog, HeaderParam, PromptEntry, ResourceEntry, TemplateEntry, ToolEntry};
 pub use invoke::{Outcome, guarded, invoke};
 pub use registry::{Found, Listed, Registry, Snapshot};
+pub use spec::{PromptSpec, ResourceSpec, TemplateSpec, ToolSpec};
 pub use template::{UriTemplate, Variables};
-pub use toolkit::{PromptSpec, ResourceSpec, TemplateSpec, ToolSpec, Toolkit};
+pub use toolkit::Toolkit;
 
 /// What `prompts/get` answers.
 #[derive(Debug, Clone, Serialize)]

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Provider;
 use super::catalog::{PromptEntry, ResourceEntry, TemplateEntry, ToolEntry};
+use super::naming;
 use crate::error::{Error, Result};
 use crate::mcp::bus::Bus;
 use crate::policy::Scopes;
@@ -150,7 +151,7 @@ impl Registry {
     /// Takes the providers and hands each its notifier.
     ///
     /// # Errors
-    /// Where a server name is malformed or used twice.
+    /// Where the name of a server, tool or prompt or the URI of a resource is malformed or used twice.
     pub fn new(providers: Vec<Arc<dyn Provider>>, bus: &Bus) -> Result<Self> {
         let mut named: Vec<(Arc<str>, Arc<dyn Provider>)> = Vec::new();
         for provider in providers {
@@ -167,6 +168,8 @@ impl Registry {
                     "server {name:?}: two providers have this name; rename one"
                 )));
             }
+            naming::check(&provider.catalog())
+                .map_err(|problem| Error::Invalid(format!("server {name:?}: {problem}")))?;
             provider.attach(bus.notifier(name.clone()));
             named.push((name, provider));
         }

@@ -1,22 +1,64 @@
-//! Input schemas: made from Rust types or given as JSON, compiled once, and turned into errors that a model can act
-//! on.
+//! Schemas of arguments and results: made from Rust types or given as JSON, compiled once, and turned into errors that a
+//! model can act on.
 //!
-//! JSON Schema 2020-12, or the dialect that `$schema` names. No reference is ever fetched: a schema with a
-//! non-local `$ref` does not compile (2026-07-28 "`$ref` Resolution").
+//! JSON Schema 2020-12, or the dialect that `$schema` names (drafts 4, 6, 7 and 2019-09 as well). No reference is ever
+//! fetched: a schema whose `$ref` leaves the document does not compile (2026-07-28 "`$ref` Resolution").
 
 use std::fmt;
 
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, ReferencingError, ValidationError, Validator};
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
-use super::catalog::HeaderParam;
 use super::explain::mistake;
 
-/// Errors shown to a model at once; more does not help it.
+/// Errors shown to a model, or written to the log, at once; more does not help.
 const MAX_SHOWN: usize = 5;
+/// Levels of nesting in a schema, and JSON values in all of it (2026-07-28 "Composition-Keyword Resource Use").
+const MAX_DEPTH: usize = 64;
+const MAX_VALUES: usize = 20_000;
+
+/// Compiles a schema.
+///
+/// # Errors
+/// A sentence where it is no valid schema of its dialect, the dialect is not known, it is too large, or it refers to
+/// something outside itself.
+fn compile(schema: &Value) -> Result<Validator, String> {
+    if let Some(dialect) = schema.get("$schema") {
+        let known = dialect.as_str().map(Draft::from_schema_uri);
+        if known.is_none_or(|draft| draft == Draft::Unknown) {
+            return Err(format!(
+                "the JSON Schema dialect {dialect} is not supported; supported are 2020-12, 2019-09 and drafts 7, 6 and 4"
+            ));
+        }
+    }
+    if values(schema, MAX_DEPTH).is_none_or(|count| count > MAX_VALUES) {
+        return Err(format!("a schema holds at most {MAX_VALUES} values in {MAX_DEPTH} levels"));
+    }
+    jsonschema::options().offline().build(schema).map_err(|error| refusal(&error))
+}
+
+fn refusal(error: &ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => format!(
+            "the schema refers to {uri}, and nothing outside a schema is ever fetched; put what it refers to under `$defs`"
+        ),
+        _ => format!("not a valid JSON Schema: {error}"),
+    }
+}
+
+/// How many JSON values `value` is made of; `None` where it is nested deeper than `depth`.
+fn values(value: &Value, depth: usize) -> Option<usize> {
+    let inside = |inner: &Value| values(inner, depth.checked_sub(1)?);
+    match value {
+        Value::Object(fields) => fields.values().map(inside).sum::<Option<usize>>().map(|sum| sum + 1),
+        Value::Array(items) => items.iter().map(inside).sum::<Option<usize>>().map(|sum| sum + 1),
+        _ => Some(1),
+    }
+}
 
 /// A compiled input schema.
 pub(crate) struct ArgumentSchema {
@@ -35,12 +77,11 @@ impl ArgumentSchema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// A sentence where it is no valid schema of its dialect.
+    /// A sentence that says what is wrong with it.
     pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
-        let validator =
-            jsonschema::validator_for(schema).map_err(|e| format!("not a valid JSON Schema: {e}"))?;
         let properties = schema.get("properties").and_then(Value::as_object);
-        Ok(Self { validator, known: properties.map(|p| p.keys().cloned().collect()).unwrap_or_default() })
+        let known = properties.map(|p| p.keys().cloned().collect()).unwrap_or_default();
+        Ok(Self { validator: compile(schema)?, known })
     }
 
     /// Nothing where the arguments fit; otherwise a text that tells the model which argument is wrong and what is
@@ -55,15 +96,71 @@ impl ArgumentSchema {
     }
 }
 
+/// A compiled output schema.
+pub(crate) struct ResultSchema(Validator);
+
+impl fmt::Debug for ResultSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResultSchema")
+    }
+}
+
+impl ResultSchema {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub(crate) fn compile(schema: &Value) -> Result<Self, String> {
+        compile(schema).map(Self)
+    }
+
+    /// Nothing where the result fits; otherwise what is wrong and where, for the log: without any value of the result,
+    /// which is the caller's.
+    pub(crate) fn mismatch(&self, structured: Option<&Value>) -> Option<String> {
+        let Some(value) = structured else {
+            return Some("the tool has an outputSchema and its result has no structured content".to_owned());
+        };
+        if self.0.is_valid(value) {
+            return None;
+        }
+        let errors = self.0.iter_errors(value).take(MAX_SHOWN);
+        let lines: Vec<_> =
+            errors.map(|error| format!("at `{}`: {}", error.instance_path(), error.masked())).collect();
+        Some(format!("the result does not fit the tool's outputSchema: {}", lines.join("; ")))
+    }
+}
+
 /// Formats of numbers that `schemars` writes and JSON Schema does not know: validators of real clients warn about each.
 const NUMBER_FORMATS: [&str; 14] = [
     "int", "int8", "int16", "int32", "int64", "int128", "uint", "uint8", "uint16", "uint32", "uint64",
     "uint128", "float", "double",
 ];
 
-/// The schema of a Rust type, without the noise that a model does not need.
+/// The schema of a Rust type that arguments are read into, without the noise that a model does not need.
 pub(crate) fn schema_of<T: JsonSchema>() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|s| {
+    let mut schema = generated::<T>(SchemaSettings::draft2020_12());
+    if let Value::Object(object) = &mut schema {
+        object.entry("type").or_insert_with(|| "object".into());
+    }
+    schema
+}
+
+/// The schema of a Rust type that results are written from. Where it is a choice of objects, it says that it is an
+/// object, because clients from before 2026-07-28 know no other.
+pub(crate) fn result_schema_of<T: JsonSchema>() -> Value {
+    let mut schema = generated::<T>(SchemaSettings::draft2020_12().for_serialize());
+    let is_object = |one: &Value| one.get("type").and_then(Value::as_str) == Some("object");
+    if let Value::Object(object) = &mut schema {
+        let ways = ["oneOf", "anyOf"].into_iter().find_map(|way| object.get(way)?.as_array());
+        if ways.is_some_and(|ways| ways.iter().all(is_object)) {
+            object.entry("type").or_insert_with(|| "object".into());
+        }
+    }
+    schema
+}
+
+fn generated<T: JsonSchema>(settings: SchemaSettings) -> Value {
+    let settings = settings.with(|s| {
         s.inline_subschemas = true;
         s.meta_schema = None;
     });
@@ -78,71 +175,30 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
         // What the type is called and says of itself is for its programmers; its fields speak to the model.
         object.remove("title");
         object.remove("description");
-        object.entry("type").or_insert_with(|| "object".into());
     }
     schema
 }
 
-/// The arguments that `schema` mirrors into headers.
-///
-/// # Errors
-/// A sentence where an `x-mcp-header` breaks the rules of 2026-07-28 "Schema Extension".
-pub(crate) fn header_params(schema: &Value) -> Result<Vec<HeaderParam>, String> {
-    let mut found = Vec::new();
-    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        walk(properties, &mut Vec::new(), &mut found)?;
+/// A `Tool` object as clients from before 2026-07-28 can read it, where that is another one: they know output schemas of
+/// objects only, and take no `true` or `false` for the schema of a property ("Tool" in their schemas). One tool that they
+/// cannot read costs them the whole list.
+pub(crate) fn for_older_clients(tool: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let mut older = tool.clone();
+    let output = older.get("outputSchema");
+    if output.is_some_and(|schema| schema.get("type").and_then(Value::as_str) != Some("object")) {
+        older.remove("outputSchema");
     }
-    if count(schema) != found.len() {
-        return Err("`x-mcp-header` stands where it cannot be reached through `properties` alone".to_owned());
-    }
-    for (place, one) in found.iter().enumerate() {
-        if found[..place].iter().any(|other| other.header == one.header) {
-            return Err(format!("`x-mcp-header` {} is used twice", one.header));
-        }
-    }
-    Ok(found)
-}
-
-fn walk(
-    properties: &Map<String, Value>,
-    path: &mut Vec<String>,
-    found: &mut Vec<HeaderParam>,
-) -> Result<(), String> {
-    for (name, property) in properties {
-        path.push(name.clone());
-        if let Some(header) = property.get("x-mcp-header") {
-            let header = header.as_str().unwrap_or("");
-            let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-            if header.is_empty() || !header.chars().all(token) {
-                return Err(format!("`x-mcp-header` of {name} is not a header name"));
+    for name in ["inputSchema", "outputSchema"] {
+        let properties = older.get_mut(name).and_then(|schema| schema.get_mut("properties"));
+        for property in properties.and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+            match property {
+                Value::Bool(true) => *property = serde_json::json!({}),
+                Value::Bool(false) => *property = serde_json::json!({ "not": {} }),
+                _ => {}
             }
-            if !matches!(property.get("type").and_then(Value::as_str), Some("string" | "integer" | "boolean"))
-            {
-                return Err(format!("`x-mcp-header` of {name} needs the type string, integer or boolean"));
-            }
-            found.push(HeaderParam {
-                header: format!("mcp-param-{}", header.to_ascii_lowercase()),
-                path: path.clone(),
-            });
         }
-        if let Some(inner) = property.get("properties").and_then(Value::as_object) {
-            walk(inner, path, found)?;
-        }
-        path.pop();
     }
-    Ok(())
-}
-
-/// How many annotations stand anywhere in the schema; a property that is merely called `x-mcp-header` is none.
-fn count(schema: &Value) -> usize {
-    match schema {
-        Value::Object(object) => {
-            let own = usize::from(object.get("x-mcp-header").is_some_and(Value::is_string));
-            own + object.values().map(count).sum::<usize>()
-        }
-        Value::Array(items) => items.iter().map(count).sum(),
-        _ => 0,
-    }
+    (older != *tool).then_some(older)
 }
 
 #[cfg(test)]
@@ -206,32 +262,131 @@ mod tests {
         assert!(!text.contains("format"), "{text}");
     }
 
-    #[test]
-    fn network_references_do_not_compile() {
-        let schema =
-            json!({ "type": "object", "properties": { "a": { "$ref": "https://example.com/a.json" } } });
-        assert!(ArgumentSchema::compile(&schema).is_err());
+    fn refused(schema: &Value) -> String {
+        ArgumentSchema::compile(schema).expect_err("does not compile")
     }
 
     #[test]
-    fn headers_come_from_reachable_primitive_properties_only() {
-        let schema = json!({ "type": "object", "properties": {
-            "region": { "type": "string", "x-mcp-header": "Region" },
-            "at": { "type": "object", "properties": { "zone": { "type": "integer", "x-mcp-header": "Zone" } } }
-        }});
-        let found = header_params(&schema).expect("valid");
-        assert_eq!(
-            found.iter().map(|h| h.header.as_str()).collect::<Vec<_>>(),
-            ["mcp-param-zone", "mcp-param-region"]
-        );
-        for bad in [
-            json!({ "properties": { "a": { "type": "number", "x-mcp-header": "A" } } }),
-            json!({ "properties": { "a": { "type": "string", "x-mcp-header": "A b" } } }),
-            json!({ "properties": { "a": { "type": "array", "items": { "type": "string", "x-mcp-header": "A" } } } }),
-            json!({ "properties": {
-                "a": { "type": "string", "x-mcp-header": "A" }, "b": { "type": "string", "x-mcp-header": "a" } } }),
+    fn references_stay_inside_the_document() {
+        for target in [
+            "https://example.com/a.json",
+            "http://169.254.169.254/latest/meta-data",
+            "file:///etc/passwd",
+            "other.json#/a",
         ] {
-            assert!(header_params(&bad).is_err(), "{bad}");
+            let text = refused(&json!({ "type": "object", "properties": { "a": { "$ref": target } } }));
+            assert!(text.contains("nothing outside a schema is ever fetched"), "{target}: {text}");
         }
+        let dynamic =
+            json!({ "type": "object", "properties": { "a": { "$dynamicRef": "https://example.com/b#c" } } });
+        assert!(refused(&dynamic).contains("https://example.com/b"));
+        let unused = json!({ "type": "object", "$defs": { "a": { "$ref": "https://example.com/a.json" } } });
+        assert!(refused(&unused).contains("https://example.com/a.json"));
+    }
+
+    #[test]
+    fn a_document_may_refer_to_itself() {
+        let schema = ArgumentSchema::compile(&json!({
+            "$id": "https://example.com/tools/tree.json",
+            "type": "object",
+            "properties": {
+                "pointer": { "$ref": "#/$defs/name" },
+                "anchor": { "$ref": "#count" },
+                "embedded": { "$ref": "leaf.json" },
+                "dynamic": { "$dynamicRef": "#node" },
+            },
+            "$defs": {
+                "name": { "type": "string" },
+                "count": { "$anchor": "count", "type": "integer" },
+                "leaf": { "$id": "leaf.json", "type": "boolean" },
+                "node": { "$dynamicAnchor": "node", "type": "array", "items": { "$dynamicRef": "#node" } },
+            },
+        }))
+        .expect("compiles");
+        let good = json!({ "pointer": "a", "anchor": 1, "embedded": true, "dynamic": [[], [[]]] });
+        assert_eq!(schema.explain(&good), None);
+        for bad in [
+            json!({ "pointer": 1 }),
+            json!({ "anchor": "a" }),
+            json!({ "embedded": 1 }),
+            json!({ "dynamic": [1] }),
+        ] {
+            assert!(schema.explain(&bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_schema_is_read_in_its_own_dialect() {
+        // An array of schemas under `items` stands for the first items up to 2019-09, and is no schema in 2020-12.
+        let pair = json!([{ "type": "string" }, { "type": "integer" }]);
+        let draft_7 = json!({
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "type": "object", "properties": { "pair": { "items": pair } }
+        });
+        let schema = ArgumentSchema::compile(&draft_7).expect("compiles");
+        assert_eq!(schema.explain(&json!({ "pair": ["a", 1] })), None);
+        assert!(schema.explain(&json!({ "pair": [1, "a"] })).is_some());
+        let default = json!({ "type": "object", "properties": { "pair": { "items": pair } } });
+        assert!(refused(&default).contains("not a valid JSON Schema"));
+        let prefix = json!({ "type": "object", "properties": { "pair": { "prefixItems": pair } } });
+        let schema = ArgumentSchema::compile(&prefix).expect("compiles");
+        assert!(schema.explain(&json!({ "pair": [1, "a"] })).is_some());
+        for dialect in [json!("https://example.com/my-dialect"), json!("draft-07"), json!(7)] {
+            let text = refused(&json!({ "$schema": dialect, "type": "object" }));
+            assert!(text.contains("is not supported"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_schema_has_bounds() {
+        let deep = (0..100).fold(json!({}), |inner, _| json!({ "not": inner }));
+        assert!(refused(&deep).contains("64 levels"));
+        let wide: Vec<_> = (0..30_000).map(|n| json!({ "const": n })).collect();
+        assert!(refused(&json!({ "anyOf": wide })).contains("20000 values"));
+    }
+
+    #[derive(JsonSchema)]
+    #[serde(tag = "kind")]
+    #[expect(dead_code, reason = "only the schema matters")]
+    enum Shape {
+        Circle { radius: u8 },
+        Dot,
+    }
+
+    #[test]
+    fn results_have_the_schema_that_they_are_written_with() {
+        assert_eq!(result_schema_of::<Shape>()["type"], "object");
+        assert_eq!(result_schema_of::<Vec<u8>>()["type"], "array");
+        assert_ne!(result_schema_of::<Option<Point>>()["type"], "object");
+    }
+
+    #[test]
+    fn a_result_that_does_not_fit_is_described_without_its_values() {
+        let schema = ResultSchema::compile(&json!({ "type": "array", "items": { "type": "integer" } }))
+            .expect("compiles");
+        assert_eq!(schema.mismatch(Some(&json!([1, 2]))), None);
+        insta::assert_snapshot!(schema.mismatch(Some(&json!([1, "hunter2"]))).expect("a mismatch"), @r#"the result does not fit the tool's outputSchema: at `/1`: value is not of type "integer""#);
+        insta::assert_snapshot!(schema.mismatch(None).expect("a mismatch"), @"the tool has an outputSchema and its result has no structured content");
+    }
+
+    #[test]
+    fn older_clients_get_only_what_they_can_read() {
+        let tool = |value: Value| value.as_object().cloned().expect("an object");
+        let plain = tool(json!({
+            "name": "a", "inputSchema": { "type": "object" }, "outputSchema": { "type": "object", "oneOf": [] }
+        }));
+        assert_eq!(for_older_clients(&plain), None);
+        let newer = tool(json!({
+            "name": "a",
+            "inputSchema": { "type": "object", "properties": { "any": true, "none": false, "one": {} } },
+            "outputSchema": { "type": "array" },
+        }));
+        assert_eq!(
+            for_older_clients(&newer).map(Value::from),
+            Some(json!({
+                "name": "a",
+                "inputSchema": { "type": "object", "properties": { "any": {}, "none": { "not": {} }, "one": {} } },
+            }))
+        );
     }
 }

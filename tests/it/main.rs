@@ -10,6 +10,7 @@ mod deploy;
 mod isolation;
 mod legacy;
 mod legacy_streams;
+mod letter;
 mod limits;
 mod modern;
 mod modern_headers;
