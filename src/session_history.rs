@@ -1,9 +1,12 @@
 //! The history of legacy sessions: who opened one, with what, and how it ended. The live session keeps its own
 //! state elsewhere and works without its row.
 
+use std::collections::HashMap;
+
 use crate::caller::Principal;
 use crate::clock::Timestamp;
 use crate::credentials;
+use crate::db::session_history::{Agreed, End, Ended, NewSession};
 use crate::db::{self, Db, Listed, Page, storable};
 use crate::error::Result;
 use crate::id::{SessionRowId, TenantId};
@@ -55,45 +58,56 @@ pub struct SessionClosed {
     pub calls: u64,
 }
 
-/// Records that a session was opened.
+/// Records sessions that opened and sessions that ended, in at most two statements. One that did both is one row. What
+/// is recorded already stays as it is, so a batch whose fate is not known may be sent again; of a session's ends the
+/// first counts.
 ///
 /// # Errors
-/// [`Error::Database`](crate::error::Error::Database).
-pub async fn open(db: &Db, opened: &SessionOpened) -> Result<()> {
-    let row = SessionRow {
+/// [`Error::Database`](crate::error::Error::Database); then what became of the batch is not known.
+pub async fn write(db: &Db, opened: &[SessionOpened], closed: &[SessionClosed]) -> Result<()> {
+    let mut places = HashMap::with_capacity(opened.len());
+    let mut new: Vec<_> = opened.iter().map(row).collect();
+    for (place, one) in opened.iter().enumerate() {
+        places.insert((one.id, one.principal.tenant), place);
+    }
+    let mut ended = Vec::new();
+    for one in closed {
+        let agreed = agreed(one.revision, &one.client_name, &one.client_version);
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let end = End {
+            closed_at: one.closed_at.as_micros(),
+            close_reason: one.reason,
+            requests: whole(one.requests),
+            calls: whole(one.calls),
+        };
+        match places.get(&(one.id, one.tenant)).and_then(|place| new.get_mut(*place)) {
+            Some(row) if row.end.is_none() => (row.agreed, row.end) = (agreed, Some(end)),
+            Some(_) => {}
+            None => ended.push(Ended { id: one.id, tenant_id: one.tenant, agreed, end }),
+        }
+    }
+    db::session_history::insert_batch(db, &new).await?;
+    db::session_history::close_batch(db, &ended).await
+}
+
+fn row(opened: &SessionOpened) -> NewSession<'_> {
+    NewSession {
         id: opened.id,
         tenant_id: opened.principal.tenant,
         principal: credentials::label(&opened.principal.credential),
-        transport: opened.transport.to_owned(),
-        revision: opened.revision.to_owned(),
-        client_name: storable(&opened.client_name, MAX_CLIENT_TEXT),
-        client_version: storable(&opened.client_version, MAX_CLIENT_TEXT),
-        opened_at: opened.opened_at,
-        closed_at: None,
-        close_reason: None,
-        requests: 0,
-        calls: 0,
-    };
-    db::session_history::insert(db, &row).await
+        transport: opened.transport,
+        opened_at: opened.opened_at.as_micros(),
+        agreed: agreed(opened.revision, &opened.client_name, &opened.client_version),
+        end: None,
+    }
 }
 
-/// Records that a session ended. Whether it was recorded as open; the first end counts.
-///
-/// # Errors
-/// [`Error::Database`](crate::error::Error::Database).
-pub async fn close(db: &Db, closed: &SessionClosed) -> Result<bool> {
-    let client_name = storable(&closed.client_name, MAX_CLIENT_TEXT);
-    let client_version = storable(&closed.client_version, MAX_CLIENT_TEXT);
-    let end = db::session_history::End {
-        at: closed.closed_at,
-        revision: closed.revision,
-        client_name: &client_name,
-        client_version: &client_version,
-        reason: closed.reason,
-        requests: i64::try_from(closed.requests).unwrap_or(i64::MAX),
-        calls: i64::try_from(closed.calls).unwrap_or(i64::MAX),
-    };
-    db::session_history::close(db, closed.tenant, closed.id, end).await
+fn agreed<'a>(revision: &'a str, client_name: &str, client_version: &str) -> Agreed<'a> {
+    Agreed {
+        revision,
+        client_name: storable(client_name, MAX_CLIENT_TEXT),
+        client_version: storable(client_version, MAX_CLIENT_TEXT),
+    }
 }
 
 /// One page of a tenant's sessions, oldest first.
@@ -131,8 +145,9 @@ mod tests {
                 client_version: String::new(),
                 opened_at: clock.now(),
             };
-            open(&db, &opened).await.expect("a row");
-            open(&db, &opened).await.expect("written twice is written once");
+            for _ in 0..2 {
+                write(&db, std::slice::from_ref(&opened), &[]).await.expect("written twice is written once");
+            }
             let closed = SessionClosed {
                 id,
                 tenant,
@@ -144,10 +159,11 @@ mod tests {
                 requests: 3,
                 calls: 2,
             };
-            let of_other = SessionClosed { tenant: other, ..closed.clone() };
-            assert!(!close(&db, &of_other).await.expect("an answer"));
-            assert!(close(&db, &closed).await.expect("an answer"));
-            assert!(!close(&db, &closed).await.expect("an answer"));
+            let of_other = SessionClosed { tenant: other, reason: "theirs", ..closed.clone() };
+            write(&db, &[], &[of_other]).await.expect("no row");
+            let again = SessionClosed { reason: "late", requests: 9, ..closed.clone() };
+            write(&db, &[], std::slice::from_ref(&closed)).await.expect("a row");
+            write(&db, &[], &[again]).await.expect("no row");
 
             let rows = list(&db, tenant, Page::first(10)).await.expect("a list").rows;
             assert_eq!(rows.len(), 1);
@@ -156,6 +172,55 @@ mod tests {
             assert_eq!(rows[0].revision, "2025-03-26");
             assert_eq!(rows[0].close_reason.as_deref(), Some("idle"));
             assert!(list(&db, other, Page::first(10)).await.expect("a list").rows.is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_opens_and_ends_in_one_batch_is_one_row() {
+        on_every_engine(async |db| {
+            let clock = Clock::manual(Timestamp::from_micros(1_700_000_000_000_000));
+            let tenant = tenants::create(&db, &clock, Actor::Cli, "a").await.expect("a tenant").id;
+            let principal = Principal { tenant, credential: Credential::ApiKey(KeyId::new()) };
+            let opened: Vec<_> = (0..3)
+                .map(|number| SessionOpened {
+                    id: SessionRowId::new(),
+                    principal: principal.clone(),
+                    transport: "streamable_http",
+                    revision: "2025-11-25",
+                    client_name: format!("client \"{number}\""),
+                    client_version: String::new(),
+                    opened_at: clock.now(),
+                })
+                .collect();
+            let closed = |at: usize, reason| SessionClosed {
+                id: opened[at].id,
+                tenant,
+                closed_at: clock.now(),
+                revision: "2025-06-18",
+                client_name: format!("client {at}"),
+                client_version: "1".to_owned(),
+                reason,
+                requests: 7,
+                calls: 5,
+            };
+            // The first was open before; the second opens and ends here, by a retry twice; the third stays open.
+            write(&db, &opened[..1], &[]).await.expect("a row");
+            let ends = [closed(0, "client"), closed(1, "idle"), closed(1, "late")];
+            for _ in 0..2 {
+                write(&db, &opened[1..], &ends).await.expect("rows");
+            }
+            let rows = list(&db, tenant, Page::first(10)).await.expect("a list").rows;
+            let of = |at: usize| rows.iter().find(|row| row.id == opened[at].id).expect("a row");
+            assert_eq!(rows.len(), 3);
+            for (at, reason) in [(0, "client"), (1, "idle")] {
+                assert_eq!(of(at).close_reason.as_deref(), Some(reason));
+                assert_eq!((of(at).closed_at, of(at).revision.as_str()), (Some(clock.now()), "2025-06-18"));
+                assert_eq!((of(at).requests, of(at).calls), (7, 5));
+                assert_eq!(of(at).client_name, format!("client {at}"));
+            }
+            assert_eq!((of(2).closed_at, of(2).requests), (None, 0));
+            assert_eq!(of(2).client_name, "client \"2\"");
         })
         .await;
     }

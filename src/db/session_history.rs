@@ -1,10 +1,11 @@
 //! Sessions that are or were open: rows and SQL. The live session is not here and holds no row's lock.
 
+use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{Db, Listed, Page, done};
+use super::{Db, Listed, Page, Pools};
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{SessionRowId, TenantId};
 
 /// A legacy session, from its opening to its end.
@@ -36,58 +37,134 @@ pub struct SessionRow {
     pub calls: i64,
 }
 
-pub(crate) async fn insert(db: &Db, row: &SessionRow) -> Result<()> {
-    on_writer!(db, |conn| done(
-        sqlx::query(
-            "insert into session_history
-             (id, tenant_id, principal, transport, revision, client_name, client_version, opened_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
-         on conflict (id) do nothing"
-        )
-        .bind(row.id)
-        .bind(row.tenant_id)
-        .bind(row.principal.as_str())
-        .bind(row.transport.as_str())
-        .bind(row.revision.as_str())
-        .bind(row.client_name.as_str())
-        .bind(row.client_version.as_str())
-        .bind(row.opened_at)
-        .execute(conn)
-    ))
-    .map(|_| ())
+/// A session on its way into the database, open or ended already; the names are those of the columns.
+#[derive(Serialize)]
+pub(crate) struct NewSession<'a> {
+    pub(crate) id: SessionRowId,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) principal: String,
+    pub(crate) transport: &'a str,
+    pub(crate) opened_at: i64,
+    #[serde(flatten)]
+    pub(crate) agreed: Agreed<'a>,
+    #[serde(flatten)]
+    pub(crate) end: Option<End<'a>>,
 }
 
-/// What is known at a session's end.
-pub(crate) struct End<'a> {
-    pub(crate) at: Timestamp,
+/// What client and server agreed on, and what the client says of itself.
+#[derive(Serialize)]
+pub(crate) struct Agreed<'a> {
     pub(crate) revision: &'a str,
-    pub(crate) client_name: &'a str,
-    pub(crate) client_version: &'a str,
-    pub(crate) reason: &'a str,
+    pub(crate) client_name: String,
+    pub(crate) client_version: String,
+}
+
+/// How a session ended.
+#[derive(Serialize)]
+pub(crate) struct End<'a> {
+    pub(crate) closed_at: i64,
+    pub(crate) close_reason: &'a str,
     pub(crate) requests: i64,
     pub(crate) calls: i64,
 }
 
-/// Records the end of a session; whether it was open.
-pub(crate) async fn close(db: &Db, tenant: TenantId, id: SessionRowId, end: End<'_>) -> Result<bool> {
-    on_writer!(db, |conn| done(
-        sqlx::query(
-            "update session_history set closed_at = $3, close_reason = $4, requests = $5, calls = $6,
-                 revision = $7, client_name = $8, client_version = $9
-             where tenant_id = $1 and id = $2 and closed_at is null",
-        )
-        .bind(tenant)
-        .bind(id)
-        .bind(end.at)
-        .bind(end.reason)
-        .bind(end.requests)
-        .bind(end.calls)
-        .bind(end.revision)
-        .bind(end.client_name)
-        .bind(end.client_version)
-        .execute(conn)
-    ))
-    .map(|rows| rows > 0)
+/// The end of a session whose row is there already.
+#[derive(Serialize)]
+pub(crate) struct Ended<'a> {
+    pub(crate) id: SessionRowId,
+    pub(crate) tenant_id: TenantId,
+    #[serde(flatten)]
+    pub(crate) agreed: Agreed<'a>,
+    #[serde(flatten)]
+    pub(crate) end: End<'a>,
+}
+
+fn list_of(batch: &impl Serialize) -> Result<String> {
+    serde_json::to_string(batch).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Inserts sessions in one statement; one that is there already stays as it is, so a batch may be sent again. The
+/// engines read a list from JSON each in its own way.
+pub(crate) async fn insert_batch(db: &Db, batch: &[NewSession<'_>]) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let list = list_of(&batch)?;
+    match db.pools() {
+        // `where true` tells SQLite's parser that `on` is not a join's.
+        Pools::Sqlite { write, .. } => on_pool!(db, write, |conn| {
+            sqlx::query(
+                "insert into session_history (id, tenant_id, principal, transport, revision, client_name,
+                                              client_version, opened_at, closed_at, close_reason, requests, calls)
+                 select value ->> 'id', value ->> 'tenant_id', value ->> 'principal', value ->> 'transport',
+                        value ->> 'revision', value ->> 'client_name', value ->> 'client_version',
+                        value ->> 'opened_at', value ->> 'closed_at', value ->> 'close_reason',
+                        coalesce(value ->> 'requests', 0), coalesce(value ->> 'calls', 0)
+                 from jsonb_each($1) where true
+                 on conflict (id) do nothing",
+            )
+            .bind(list)
+            .execute(conn)
+        })
+        .map(|_| ()),
+        Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
+            sqlx::query(
+                "insert into session_history (id, tenant_id, principal, transport, revision, client_name,
+                                              client_version, opened_at, closed_at, close_reason, requests, calls)
+                 select id, tenant_id, principal, transport, revision, client_name, client_version, opened_at,
+                        closed_at, close_reason, coalesce(requests, 0), coalesce(calls, 0)
+                 from json_to_recordset(cast($1 as json)) as r
+                      (id text, tenant_id text, principal text, transport text, revision text, client_name text,
+                       client_version text, opened_at bigint, closed_at bigint, close_reason text,
+                       requests bigint, calls bigint)
+                 on conflict (id) do nothing",
+            )
+            .bind(list)
+            .execute(conn)
+        })
+        .map(|_| ()),
+    }
+}
+
+/// Records ends in one statement, for those sessions that are open; the first end counts.
+pub(crate) async fn close_batch(db: &Db, batch: &[Ended<'_>]) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let list = list_of(&batch)?;
+    match db.pools() {
+        Pools::Sqlite { write, .. } => on_pool!(db, write, |conn| {
+            sqlx::query(
+                "update session_history
+                 set closed_at = r.value ->> 'closed_at', close_reason = r.value ->> 'close_reason',
+                     requests = r.value ->> 'requests', calls = r.value ->> 'calls',
+                     revision = r.value ->> 'revision', client_name = r.value ->> 'client_name',
+                     client_version = r.value ->> 'client_version'
+                 from jsonb_each($1) as r
+                 where session_history.id = r.value ->> 'id'
+                   and session_history.tenant_id = r.value ->> 'tenant_id'
+                   and session_history.closed_at is null",
+            )
+            .bind(list)
+            .execute(conn)
+        })
+        .map(|_| ()),
+        Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
+            sqlx::query(
+                "update session_history as s
+                 set closed_at = r.closed_at, close_reason = r.close_reason, requests = r.requests,
+                     calls = r.calls, revision = r.revision, client_name = r.client_name,
+                     client_version = r.client_version
+                 from json_to_recordset(cast($1 as json)) as r
+                      (id text, tenant_id text, revision text, client_name text, client_version text,
+                       closed_at bigint, close_reason text, requests bigint, calls bigint)
+                 where s.id = r.id and s.tenant_id = r.tenant_id and s.closed_at is null",
+            )
+            .bind(list)
+            .execute(conn)
+        })
+        .map(|_| ()),
+    }
 }
 
 pub(crate) async fn list(db: &Db, tenant: TenantId, page: Page<SessionRowId>) -> Result<Listed<SessionRow>> {

@@ -155,22 +155,25 @@ impl Writer {
 
     async fn write(&self, batch: Vec<Entry>, stop: &CancellationToken) {
         self.metrics.calls_queued.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
-        let (mut records, mut sessions, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut waiting = Vec::new();
+        let mut rows = Rows::default();
         for entry in batch {
             match entry {
-                Entry::Call(record) => records.push(*record),
+                Entry::Call(record) => rows.calls.push(*record),
+                Entry::Opened(opened) => rows.opened.push(*opened),
+                Entry::Closed(closed) => rows.closed.push(*closed),
                 Entry::Flush(done) => waiting.push(done),
-                session => sessions.push(session),
             }
         }
         let mut left = LAST_TRIES;
-        while let Err(error) = self.try_write(&records, &sessions).await {
+        while let Err(error) = self.try_write(&rows).await {
             tracing::warn!(%error, "the journal is not written; trying again");
             if stop.is_cancelled() {
                 left -= 1;
             }
             if left == 0 {
-                self.metrics.calls_dropped.inc_by(records.len() as u64);
+                let lost = rows.calls.len() + rows.opened.len() + rows.closed.len();
+                self.metrics.calls_dropped.inc_by(lost as u64);
                 break;
             }
             tokio::time::sleep(RETRY).await;
@@ -181,17 +184,89 @@ impl Writer {
     }
 
     /// Writes a batch; writing one twice changes nothing.
-    async fn try_write(&self, records: &[CallRecord], sessions: &[Entry]) -> Result<()> {
-        calls::insert_batch(&self.db, records).await?;
-        for entry in sessions {
-            match entry {
-                Entry::Opened(opened) => session_history::open(&self.db, opened).await?,
-                Entry::Closed(closed) => {
-                    session_history::close(&self.db, closed).await?;
-                }
-                Entry::Call(_) | Entry::Flush(_) => {}
-            }
+    async fn try_write(&self, rows: &Rows) -> Result<()> {
+        calls::insert_batch(&self.db, &rows.calls).await?;
+        session_history::write(&self.db, &rows.opened, &rows.closed).await
+    }
+}
+
+/// A batch, by kind.
+#[derive(Default)]
+struct Rows {
+    calls: Vec<CallRecord>,
+    opened: Vec<SessionOpened>,
+    closed: Vec<SessionClosed>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Actor;
+    use crate::caller::{Credential, Principal};
+    use crate::clock::Clock;
+    use crate::db::Page;
+    use crate::db::testing::on_every_engine;
+    use crate::id::{KeyId, SessionRowId, TenantId};
+    use crate::tenants;
+
+    fn opened(tenant: TenantId, at: Timestamp) -> SessionOpened {
+        SessionOpened {
+            id: SessionRowId::new(),
+            principal: Principal { tenant, credential: Credential::ApiKey(KeyId::new()) },
+            transport: "streamable_http",
+            revision: "2025-11-25",
+            client_name: "storm".to_owned(),
+            client_version: "1".to_owned(),
+            opened_at: at,
         }
-        Ok(())
+    }
+
+    fn closed(opened: &SessionOpened) -> SessionClosed {
+        SessionClosed {
+            id: opened.id,
+            tenant: opened.principal.tenant,
+            closed_at: opened.opened_at,
+            revision: opened.revision,
+            client_name: opened.client_name.clone(),
+            client_version: opened.client_version.clone(),
+            reason: "unused",
+            requests: 1,
+            calls: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_sessions_loses_no_row() {
+        const SESSIONS: usize = QUEUE / 2;
+        on_every_engine(async |db| {
+            let clock = Clock::system();
+            let metrics = Arc::new(Metrics::new(clock.now()).expect("metrics"));
+            let tenant = tenants::create(&db, &clock, Actor::Cli, "a").await.expect("a tenant").id;
+            let (journal, writer) = Journal::new(db.clone(), metrics.clone());
+            let all: Vec<_> = (0..SESSIONS).map(|_| opened(tenant, clock.now())).collect();
+            for one in &all {
+                journal.offer(Entry::Opened(Box::new(one.clone())));
+            }
+            // They come in later batches than their beginnings: as updates.
+            for one in &all {
+                journal.offer(Entry::Closed(Box::new(closed(one))));
+            }
+            drop(journal);
+            writer.run(CancellationToken::new()).await;
+            assert_eq!(metrics.calls_dropped.get(), 0);
+            let (mut after, mut count) = (None, 0);
+            loop {
+                let page = Page { after, limit: Page::<SessionRowId>::MAX };
+                let listed = session_history::list(&db, tenant, page).await.expect("a list");
+                assert!(listed.rows.iter().all(|row| row.close_reason.as_deref() == Some("unused")));
+                count += listed.rows.len();
+                after = listed.rows.last().map(|row| row.id);
+                if !listed.more {
+                    break;
+                }
+            }
+            assert_eq!(count, SESSIONS);
+        })
+        .await;
     }
 }
