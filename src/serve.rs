@@ -1,5 +1,7 @@
 //! The service as a function: state, listeners and a shutdown future in; it returns when everything has ended.
 
+mod peer;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,11 +13,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use http_body::Frame;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -23,11 +28,14 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::router;
 use crate::telemetry::labels::SessionEnd;
+use peer::{Flow, Turn, Watched};
 
 /// Streams at once on one HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 128;
-/// HTTP/2 pings a quiet connection this often and drops it when nothing comes back.
+/// HTTP/2 pings a quiet connection at least this often and drops it when nothing comes back.
 const H2_PING: Duration = Duration::from_secs(20);
+/// Largest piece of an HTTP/2 response that is handed out at once, in bytes.
+const H2_PIECE: usize = 64 * 1024;
 /// How long to wait after `accept` failed, which it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections at once on the admin and metrics listeners.
@@ -135,7 +143,7 @@ fn accept(app: &Arc<App>, listener: TcpListener, router: Router, limit: usize, s
 /// Serves one connection. When Weir stops it takes no further request and ends after the one in flight.
 ///
 /// A connection on which no request comes in time is dropped here: hyper's own limit begins with the first byte that tells
-/// HTTP/1 from HTTP/2.
+/// HTTP/1 from HTTP/2. So is one whose peer lets nothing of a response through.
 async fn connection(
     app: Arc<App>,
     stream: TcpStream,
@@ -146,21 +154,9 @@ async fn connection(
     // Without this, Nagle's algorithm holds back every other small event of a stream for some 40 ms.
     let _ = stream.set_nodelay(true);
     let server = &app.config.server;
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(server.header_read_timeout.get())
-        .max_headers(server.max_headers)
-        .max_buf_size(server.max_header_bytes);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_H2_STREAMS)
-        .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(H2_PING)
-        .keep_alive_timeout(H2_PING);
-    let activity = Arc::new(Activity::default());
+    let (request_limit, peer_limit) = (server.header_read_timeout.get(), server.dead_peer_timeout.get());
+    peer::tune(&stream, peer_limit);
+    let activity = Arc::new(Activity::new());
     let seen = activity.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
@@ -174,12 +170,17 @@ async fn connection(
             };
             Ok::<_, Infallible>(match busy {
                 None => response,
-                Some(busy) => response.map(|body| axum::body::Body::new(Guarded { body, _busy: busy })),
+                Some(busy) => response.map(|body| {
+                    let turn = busy.0.flow.begin();
+                    axum::body::Body::new(Guarded { body, rest: Bytes::new(), turn, _busy: busy })
+                }),
             })
         }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let builder = protocol(server);
+    let connection = builder.serve_connection(TokioIo::new(Watched::new(stream, peer_limit)), service);
     tokio::pin!(connection);
+    let (mut looked, mut closing) = (Instant::now(), None::<Instant>);
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
@@ -187,12 +188,26 @@ async fn connection(
                 connection.as_mut().graceful_shutdown();
                 break connection.await;
             }
-            () = tokio::time::sleep(server.header_read_timeout.get()) => match activity.look() {
-                // hyper's own timer runs from the first bytes of a request head on; nothing has come so far.
-                Look::Silent => return,
-                Look::Quiet => connection.as_mut().graceful_shutdown(),
-                Look::Busy => {}
-            },
+            () = tokio::time::sleep(request_limit.min(peer_limit / 4)) => {}
+        }
+        if activity.flow.is_stuck(peer_limit) {
+            tracing::debug!("a peer lets nothing of a response through");
+            return;
+        }
+        if looked.elapsed() < request_limit {
+            continue;
+        }
+        looked = Instant::now();
+        match activity.look() {
+            // hyper's own timer runs from the first bytes of a request head on; nothing has come so far.
+            Look::Silent => return,
+            // What is left of finished responses may still have to go out.
+            Look::Quiet if closing.is_some_and(|since| since.elapsed() >= peer_limit) => return,
+            Look::Quiet => {
+                closing.get_or_insert(looked);
+                connection.as_mut().graceful_shutdown();
+            }
+            Look::Busy => {}
         }
     };
     if let Err(error) = ended {
@@ -200,15 +215,37 @@ async fn connection(
     }
 }
 
+/// HTTP/1 and HTTP/2, within the limits that are configured.
+fn protocol(server: &crate::config::Server) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.header_read_timeout.get())
+        .max_headers(server.max_headers)
+        .max_buf_size(server.max_header_bytes);
+    let ping = H2_PING.min(server.dead_peer_timeout.get() / 2);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_H2_STREAMS)
+        .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(ping)
+        .keep_alive_timeout(ping);
+    builder
+}
+
 /// What happens on a connection, as far as hyper does not watch it: whether any request came, and for HTTP/2, whose pings a
 /// peer may answer for ever, whether any is open. HTTP/1 closes quiet connections by its header timer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Activity {
     seen: AtomicBool,
     is_h2: AtomicBool,
     open: AtomicUsize,
     /// No request was open at the last look.
     was_quiet: AtomicBool,
+    /// The responses of HTTP/2, each of which has a window of its own.
+    flow: Arc<Flow>,
 }
 
 /// What a look at a connection shows.
@@ -222,6 +259,12 @@ enum Look {
 }
 
 impl Activity {
+    fn new() -> Self {
+        let (seen, is_h2, was_quiet) =
+            (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+        Self { seen, is_h2, open: AtomicUsize::new(0), was_quiet, flow: Arc::new(Flow::new()) }
+    }
+
     /// Notes a request; for HTTP/2, until the guard is dropped with the end of its response.
     fn begin(self: &Arc<Self>, version: http::Version) -> Option<Busy> {
         self.seen.store(true, Ordering::Relaxed);
@@ -252,28 +295,60 @@ impl Drop for Busy {
     }
 }
 
-/// A response body that keeps its request open.
+/// A response body that keeps its request open, and knows whose turn it is. Hands out pieces: what hyper has taken waits
+/// for the peer unseen.
 struct Guarded {
     body: axum::body::Body,
+    rest: Bytes,
+    turn: Turn,
     _busy: Busy,
 }
 
+impl Guarded {
+    /// The next piece of data that is there already.
+    fn piece(&mut self) -> Frame<Bytes> {
+        let end = self.rest.len().min(H2_PIECE);
+        Frame::data(self.rest.split_to(end))
+    }
+}
+
 impl http_body::Body for Guarded {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<http_body::Frame<bytes::Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        if !self.rest.is_empty() {
+            self.turn.waits_for_peer();
+            return Poll::Ready(Some(Ok(self.piece())));
+        }
+        let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.turn.waits_for_us();
+            return Poll::Pending;
+        };
+        self.turn.waits_for_peer();
+        Poll::Ready(polled.map(|frame| match frame?.into_data() {
+            Ok(data) => {
+                self.rest = data;
+                Ok(self.piece())
+            }
+            Err(trailers) => Ok(trailers),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }

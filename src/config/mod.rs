@@ -83,6 +83,8 @@ pub struct Server {
     pub header_read_timeout: Millis,
     #[serde(rename = "body_read_timeout_ms")]
     pub body_read_timeout: Millis,
+    #[serde(rename = "dead_peer_timeout_ms")]
+    pub dead_peer_timeout: Millis,
     pub max_header_bytes: usize,
     pub max_headers: usize,
     pub max_body_bytes: usize,

@@ -125,6 +125,7 @@ fn server(server: &Server) -> Result<(), Invalid> {
     size("server.max_connections", server.max_connections, 1..=1_000_000)?;
     millis("server.header_read_timeout_ms", server.header_read_timeout, 1..=600_000)?;
     millis("server.body_read_timeout_ms", server.body_read_timeout, 1..=600_000)?;
+    millis("server.dead_peer_timeout_ms", server.dead_peer_timeout, 1_000..=3_600_000)?;
     size("server.max_header_bytes", server.max_header_bytes, 8_192..=1_048_576)?;
     size("server.max_headers", server.max_headers, 16..=1_000)?;
     size("server.max_body_bytes", server.max_body_bytes, 1_024..=1_073_741_824)?;

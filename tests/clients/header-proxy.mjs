@@ -3,52 +3,51 @@
 //
 //   PROXY_AUTHORIZATION="Bearer ..." header-proxy.mjs http://127.0.0.1:8080/mcp
 //
-// Prints the URL to use in place of the given one, then forwards until it is ended. Everything else passes
-// untouched: method, path, query, Host, every other header as written, and both bodies, piece by piece.
+// Prints the URL to use in place of the given one, then forwards until it is ended. It works on bytes, not on HTTP
+// messages, so that what a client sends arrives as it was sent, also where it is odd: space around values, fields that are
+// there twice, bytes that HTTP does not allow. Each connection carries one request, because only the first head is read.
 
-import http from 'node:http';
+import net from 'node:net';
+
+const MAX_HEAD = 256 * 1024;
 
 const target = new URL(process.argv[2]);
 const authorization = process.env.PROXY_AUTHORIZATION;
 if (!authorization) throw new Error('PROXY_AUTHORIZATION is not set');
 
-// Of one connection, not of the message; `http` writes its own.
-const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'proxy-connection', 'te']);
-
-// Name, value, name, value, ... as written, without the fields that are not to be forwarded.
-function forwarded(rawHeaders, drop) {
-  const kept = [];
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i].toLowerCase();
-    if (!HOP_BY_HOP.has(name) && !drop.has(name)) kept.push(rawHeaders[i], rawHeaders[i + 1]);
-  }
-  return kept;
+// The head of a request with our credential. One character of latin1 is one byte.
+function withCredential(head) {
+  const [request, ...fields] = head.toString('latin1').split('\r\n');
+  const kept = fields.filter((field) => !/^(authorization|connection)[ \t]*:/i.test(field));
+  const lines = [request, `Authorization: ${authorization}`, 'Connection: close', ...kept];
+  return Buffer.from(lines.join('\r\n'), 'latin1');
 }
 
-const server = http.createServer((request, response) => {
-  const headers = forwarded(request.rawHeaders, new Set(['authorization']));
-  headers.push('Authorization', authorization);
-  if (request.headers['transfer-encoding']) headers.push('Transfer-Encoding', 'chunked');
-  const { hostname, port } = target;
-  const upstream = http.request({ hostname, port, method: request.method, path: request.url, headers, setHost: false });
-  upstream.setNoDelay(true);
-  upstream.on('response', (answer) => {
-    response.writeHead(answer.statusCode, forwarded(answer.rawHeaders, new Set()));
-    response.flushHeaders();
-    answer.pipe(response);
-    answer.on('error', () => response.destroy());
-  });
-  upstream.on('error', () => {
-    if (response.headersSent) response.destroy();
-    else response.writeHead(502).end();
-  });
+function forward(client) {
+  const upstream = net.connect({ host: target.hostname, port: target.port, noDelay: true });
+  let head = Buffer.alloc(0);
+  const read = (piece) => {
+    head = Buffer.concat([head, piece]);
+    const end = head.indexOf('\r\n\r\n');
+    if (end === -1) {
+      if (head.length > MAX_HEAD) client.destroy();
+      return;
+    }
+    client.off('data', read);
+    upstream.write(withCredential(head.subarray(0, end)));
+    upstream.write(head.subarray(end));
+    client.pipe(upstream);
+  };
+  client.on('data', read);
+  upstream.pipe(client);
   // A client that goes away cancels its call: the server must see it.
-  response.on('close', () => upstream.destroy());
-  request.on('error', () => upstream.destroy());
-  request.pipe(upstream);
-});
-server.on('connection', (socket) => socket.setNoDelay(true));
-server.requestTimeout = 0;
+  client.on('close', () => upstream.destroy());
+  client.on('error', () => upstream.destroy());
+  upstream.on('close', () => client.end());
+  upstream.on('error', () => client.destroy());
+}
+
+const server = net.createServer({ noDelay: true }, forward);
 server.listen(0, '127.0.0.1', () => {
   const here = new URL(target);
   here.port = server.address().port;

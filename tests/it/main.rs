@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod credentials;
 mod credentials_jwt;
+mod dead_peers;
 mod deploy;
 mod isolation;
 mod legacy;

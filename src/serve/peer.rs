@@ -1,0 +1,207 @@
+//! Peers that are gone, or that take nothing: a connection to one ends within `server.dead_peer_timeout_ms`.
+//!
+//! Three things tell. The kernel probes a silent connection and gives up on one that does not acknowledge (`tune`): that
+//! is a peer which vanished without a word. A write that makes no progress ends the connection ([`Watched`]): that is a
+//! peer whose window stays shut. And over HTTP/2, where each stream has a window of its own, a response that the peer has
+//! not let go on for that long ends it too ([`Flow`]).
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// Probes of a silent connection within the limit. One that is lost on the way is no reason to give up.
+const PROBES: u32 = 3;
+/// The kernel counts the time between probes in whole seconds.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// Asks the kernel to end the connection when the peer acknowledges nothing for `limit`: neither what was sent
+/// (`TCP_USER_TIMEOUT`, which counts for a shut window too) nor probes of a silent connection (`SO_KEEPALIVE`).
+pub(super) fn tune(stream: &TcpStream, limit: Duration) {
+    let socket = SockRef::from(stream);
+    // The first probe goes out after a quarter of the limit; the last one has a quarter to be answered.
+    let every = (limit / (PROBES + 1)).max(LEAST);
+    let keepalive = TcpKeepalive::new().with_time(every).with_interval(every).with_retries(PROBES);
+    let tuned = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    let tuned = tuned.and_then(|()| socket.set_tcp_user_timeout(Some(limit)));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "a connection has no limits of its own against dead peers");
+    }
+}
+
+/// A connection on which every write must make progress within a limit.
+pub(super) struct Watched<S> {
+    stream: S,
+    limit: Duration,
+    /// When the write that is waiting has waited for too long; there is none while writes go through.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, limit, patience: None }
+    }
+
+    /// What a write came to; one that has waited for too long is an error.
+    fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.patience = None;
+            return written;
+        }
+        let limit = self.limit;
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The responses on one HTTP/2 connection that wait for the peer. A response is asked for its next piece only when the
+/// peer has room for it, so one that was not asked again after its last piece waits.
+#[derive(Debug)]
+pub(super) struct Flow {
+    begun: Instant,
+    responses: Mutex<Vec<Weak<AtomicU64>>>,
+}
+
+/// One response's part in it: since when it waits, in milliseconds after the connection's begin and never 0; or 0.
+#[derive(Debug)]
+pub(super) struct Turn {
+    flow: Arc<Flow>,
+    since: Arc<AtomicU64>,
+}
+
+impl Flow {
+    pub(super) fn new() -> Self {
+        Self { begun: Instant::now(), responses: Mutex::default() }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// A response that begins.
+    pub(super) fn begin(self: &Arc<Self>) -> Turn {
+        let since = Arc::new(AtomicU64::new(self.now()));
+        let mut responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        responses.retain(|one| one.strong_count() > 0);
+        responses.push(Arc::downgrade(&since));
+        Turn { flow: self.clone(), since }
+    }
+
+    /// Whether a response has waited for the peer for `limit`.
+    pub(super) fn is_stuck(&self, limit: Duration) -> bool {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let now = self.now();
+        let responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        responses.iter().filter_map(Weak::upgrade).any(|since| match since.load(Ordering::Relaxed) {
+            0 => false,
+            since => now.saturating_sub(since) >= limit,
+        })
+    }
+}
+
+impl Turn {
+    /// The response handed out a piece, or its last: it waits for the peer.
+    pub(super) fn waits_for_peer(&self) {
+        self.since.store(self.flow.now(), Ordering::Relaxed);
+    }
+
+    /// The response has nothing to hand out: the peer waits for it.
+    pub(super) fn waits_for_us(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(45);
+
+    #[tokio::test]
+    async fn a_write_that_makes_no_progress_fails() {
+        let (ours, _theirs) = tokio::io::duplex(16);
+        let mut ours = Watched::new(ours, Duration::from_millis(20));
+        let error = ours.write_all(&[0; 17]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn every_progress_counts_anew() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut ours = Watched::new(ours, LIMIT);
+        ours.write_all(&[0; 16]).await.expect("room");
+        assert!(futures_util::poll!(Box::pin(ours.write(&[0; 16]))).is_pending());
+        assert!(ours.patience.is_some());
+        theirs.read_exact(&mut [0; 8]).await.expect("eight bytes");
+        assert_eq!(ours.write(&[0; 16]).await.expect("room again"), 8);
+        assert!(ours.patience.is_none());
+    }
+
+    #[test]
+    fn a_response_is_stuck_only_while_it_waits_for_the_peer() {
+        let Some(begun) = Instant::now().checked_sub(2 * LIMIT) else { return };
+        let flow = Arc::new(Flow { begun, ..Flow::new() });
+        let first = flow.begin();
+        assert!(flow.is_stuck(Duration::ZERO), "it was not asked for anything yet");
+        assert!(!flow.is_stuck(LIMIT), "not for long enough");
+        first.waits_for_us();
+        assert!(!flow.is_stuck(Duration::ZERO), "nothing to say");
+        first.waits_for_peer();
+        let second = flow.begin();
+        first.since.store(1, Ordering::Relaxed);
+        assert!(flow.is_stuck(LIMIT));
+        drop(first);
+        assert!(!flow.is_stuck(LIMIT) && flow.is_stuck(Duration::ZERO), "the other one began later");
+        drop(second);
+        assert!(!flow.is_stuck(Duration::ZERO));
+    }
+}
