@@ -155,7 +155,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let server = &app.config.server;
     let (request_limit, peer_limit) = (server.header_read_timeout.get(), server.dead_peer_timeout.get());
-    peer::tune(&stream, peer_limit);
+    peer::tune(&stream, peer_limit, app.config.mcp.heartbeat.get());
     let activity = Arc::new(Activity::new());
     let seen = activity.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {

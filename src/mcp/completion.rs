@@ -81,6 +81,7 @@ pub async fn complete(app: &App, exchange: &mut Exchange) -> Result<CoreResult, 
         .await
         .map_err(|failure| tools::failed(failure, &id))?;
     if completion.values.len() > MAX_VALUES {
+        completion.total = completion.total.or(u32::try_from(completion.values.len()).ok());
         completion.values.truncate(MAX_VALUES);
         completion.has_more = true;
     }

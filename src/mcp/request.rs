@@ -49,7 +49,7 @@ pub struct Capabilities {
     pub elicitation_url: bool,
     /// `sampling`.
     pub sampling: bool,
-    /// `sampling.tools`: the client's model may be given tools.
+    /// `sampling` with tools.
     pub sampling_tools: bool,
     /// `roots`.
     pub roots: bool,
@@ -65,13 +65,17 @@ impl Capabilities {
         #[derive(Deserialize)]
         struct Wire {
             elicitation: Option<Elicitation>,
-            sampling: Option<Value>,
+            sampling: Option<Sampling>,
             roots: Option<Value>,
         }
         #[derive(Deserialize)]
         struct Elicitation {
             form: Option<Value>,
             url: Option<Value>,
+        }
+        #[derive(Deserialize)]
+        struct Sampling {
+            tools: Option<Value>,
         }
         let wire: Wire = serde_json::from_slice(raw)
             .map_err(|_| RpcError::invalid_params("client capabilities must be an object of objects"))?;
@@ -82,7 +86,7 @@ impl Capabilities {
             elicitation_form: form,
             elicitation_url: url,
             sampling: wire.sampling.is_some(),
-            sampling_tools: wire.sampling.is_some_and(|sampling| sampling.get("tools").is_some()),
+            sampling_tools: wire.sampling.is_some_and(|sampling| sampling.tools.is_some()),
             roots: wire.roots.is_some(),
         })
     }
@@ -90,6 +94,8 @@ impl Capabilities {
     /// The capability that a server request of this method and params needs, if this client lacks it.
     #[must_use]
     pub fn missing_for(self, method: &str, params: &Value) -> Option<Value> {
+        let with_tools =
+            ["tools", "toolChoice"].iter().any(|name| params.get(name).is_some_and(|v| !v.is_null()));
         let url_mode = params.get("mode").and_then(Value::as_str) == Some("url");
         match method {
             "elicitation/create" if url_mode => {
@@ -98,11 +104,9 @@ impl Capabilities {
             "elicitation/create" => {
                 (!self.elicitation_form).then(|| json!({ "elicitation": { "form": {} } }))
             }
-            // 2025-11-25 "Sampling: Tools in Sampling".
-            "sampling/createMessage"
-                if params.get("tools").is_some() || params.get("toolChoice").is_some() =>
-            {
-                (!self.sampling_tools).then(|| json!({ "sampling": { "tools": {} } }))
+            // 2025-11-25 "Sampling: Capabilities": no tools for clients that did not say that they can use them.
+            "sampling/createMessage" if with_tools && !self.sampling_tools => {
+                Some(json!({ "sampling": { "tools": {} } }))
             }
             "sampling/createMessage" => (!self.sampling).then(|| json!({ "sampling": {} })),
             "roots/list" => (!self.roots).then(|| json!({ "roots": {} })),

@@ -22,16 +22,17 @@ const PROBES: u32 = 3;
 /// The kernel counts the time between probes in whole seconds.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// Asks the kernel to end the connection when the peer acknowledges nothing for `limit`: neither what was sent
-/// (`TCP_USER_TIMEOUT`, which counts for a shut window too) nor probes of a silent connection (`SO_KEEPALIVE`).
-pub(super) fn tune(stream: &TcpStream, limit: Duration) {
+/// Asks the kernel to end the connection within `limit` after the peer acknowledged something for the last time: neither
+/// what was sent (`TCP_USER_TIMEOUT`, which counts for a shut window too) nor probes of a silent connection
+/// (`SO_KEEPALIVE`). The first of these times begins with what is sent, on an open stream up to a heartbeat later.
+pub(super) fn tune(stream: &TcpStream, limit: Duration, heartbeat: Duration) {
     let socket = SockRef::from(stream);
     // The first probe goes out after a quarter of the limit; the last one has a quarter to be answered.
     let every = (limit / (PROBES + 1)).max(LEAST);
     let keepalive = TcpKeepalive::new().with_time(every).with_interval(every).with_retries(PROBES);
     let tuned = socket.set_tcp_keepalive(&keepalive);
     #[cfg(target_os = "linux")]
-    let tuned = tuned.and_then(|()| socket.set_tcp_user_timeout(Some(limit)));
+    let tuned = tuned.and_then(|()| socket.set_tcp_user_timeout(Some(limit - heartbeat.min(limit / 2))));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a connection has no limits of its own against dead peers");
     }

@@ -147,10 +147,8 @@ async fn a_listener_is_told_when_the_service_stops() {
     gateway.begin_stop();
     let end = events.message().await;
     assert_eq!(end["id"], 1);
-    assert_eq!(
-        end["result"],
-        json!({ "resultType": "complete", "_meta": { "io.modelcontextprotocol/subscriptionId": 1 } })
-    );
+    assert_eq!(end["result"]["resultType"], "complete");
+    assert_eq!(end["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1);
     assert_eq!(events.next().await, None);
     gateway.stopped().await;
 }

@@ -1,17 +1,20 @@
 //! Request bodies: bounded in size and time, of the right type, parsed into messages.
 
+use std::borrow::Cow;
+
 use axum::body::Body as HttpBody;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
 
 use super::headers::VERSION;
-use super::reply::{error_response, http_error, json_body};
+use super::reply::{error_response, json_body};
 use crate::app::App;
-use crate::mcp::error::RpcError;
-use crate::mcp::jsonrpc::{self, Body};
+use crate::mcp::error::{RpcError, code};
+use crate::mcp::jsonrpc::{self, Body, Malformed};
 use crate::mcp::revision::Revision;
 
 /// Reads and parses a body.
@@ -20,30 +23,37 @@ use crate::mcp::revision::Revision;
 /// The response to send: 415 for another media type, 413 for too much, 408 for too slow, 400 for what is not
 /// JSON-RPC.
 pub async fn read(app: &App, headers: &HeaderMap, body: HttpBody) -> Result<Body, Response> {
-    if !is_json(headers) {
-        return Err(http_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`"));
-    }
-    let server = &app.config.server;
-    let bytes = collect(body, server.max_body_bytes, server.body_read_timeout.get()).await?;
-    jsonrpc::parse(&bytes, server.max_json_depth, app.config.mcp.max_batch).map_err(|malformed| {
-        match &malformed.id {
-            None if is_modern(headers) => without_id(&malformed.error),
-            id => error_response(id.as_ref(), &malformed.error),
-        }
+    parsed(app, headers, body).await.map_err(|malformed| match &malformed.id {
+        None if is_modern(headers) => without_id(&malformed.error),
+        id => error_response(id.as_ref(), &malformed.error),
     })
 }
 
-async fn collect(body: HttpBody, limit: usize, time: std::time::Duration) -> Result<Bytes, Response> {
+async fn parsed(app: &App, headers: &HeaderMap, body: HttpBody) -> Result<Body, Malformed> {
+    if !is_json(headers) {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(http_refusal(status, "send `Content-Type: application/json`").into());
+    }
+    let server = &app.config.server;
+    let bytes = collect(body, server.max_body_bytes, server.body_read_timeout.get()).await?;
+    jsonrpc::parse(&bytes, server.max_json_depth, app.config.mcp.max_batch)
+}
+
+fn http_refusal(status: StatusCode, message: impl Into<Cow<'static, str>>) -> RpcError {
+    RpcError::new(code::HTTP, status.as_u16(), message).with_data(&json!({ "status": status.as_u16() }))
+}
+
+async fn collect(body: HttpBody, limit: usize, time: std::time::Duration) -> Result<Bytes, RpcError> {
     let too_large =
-        || http_error(StatusCode::PAYLOAD_TOO_LARGE, format!("a request body holds at most {limit} bytes"));
+        || http_refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("a request body holds at most {limit} bytes"));
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
     }
     match tokio::time::timeout(time, Limited::new(body, limit).collect()).await {
-        Err(_) => Err(http_error(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time")),
+        Err(_) => Err(http_refusal(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time")),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(http_error(StatusCode::BAD_REQUEST, "the request body broke off")),
+        Ok(Err(_)) => Err(http_refusal(StatusCode::BAD_REQUEST, "the request body broke off")),
     }
 }
 

@@ -118,18 +118,30 @@ fn same(value: &Value, sent: &str) -> bool {
         Value::String(text) => text == sent,
         Value::Bool(flag) => sent == if *flag { "true" } else { "false" },
         Value::Number(number) => {
-            number.to_string() == sent
-                || number.as_f64().zip(sent.parse::<f64>().ok()).is_some_and(|(a, b)| {
-                    #[expect(
-                        clippy::float_cmp,
-                        reason = "both stand for the same exact integer or they differ"
-                    )]
-                    let equal = a == b;
-                    equal
-                })
+            let said = number.to_string();
+            match (integer(&said), integer(sent)) {
+                (Some(said), Some(sent)) => said == sent && said.unsigned_abs() <= MAX_INTEGER,
+                (None, None) => said == sent,
+                _ => false,
+            }
         }
         _ => false,
     }
+}
+
+/// Largest integer in a header, either way: beyond it, intermediaries that count in doubles would see another one
+/// ("Schema Extension").
+const MAX_INTEGER: u128 = (1 << 53) - 1;
+
+/// The integer that a decimal number stands for, exactly.
+fn integer(text: &str) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    let all = |text: &str, good: fn(&u8) -> bool| !text.is_empty() && text.as_bytes().iter().all(good);
+    if !all(digits, u8::is_ascii_digit) || !all(fraction, |b| *b == b'0') {
+        return None;
+    }
+    Some(whole.parse().unwrap_or(i128::MAX))
 }
 
 #[cfg(test)]
@@ -145,10 +157,25 @@ mod tests {
     }
 
     #[test]
+    fn integers_that_a_double_cannot_hold_are_refused() {
+        let most = (1_i64 << 53) - 1;
+        assert!(same(&Value::from(most), "9007199254740991"));
+        assert!(same(&Value::from(-most), "-9007199254740991.0"));
+        assert!(!same(&Value::from(most + 2), "9007199254740992"), "equal as doubles");
+        assert!(!same(&Value::from(most + 1), "9007199254740992"));
+        assert!(!same(&Value::from(u64::MAX), &"9".repeat(60)));
+    }
+
+    #[test]
     fn integers_compare_as_numbers() {
         assert!(same(&Value::from(42), "42.0"));
         assert!(same(&Value::from(42), "42"));
         assert!(!same(&Value::from(42), "43"));
         assert!(!same(&Value::from("42"), "42.0"));
+        assert!(same(&serde_json::json!(42.0), "42"));
+        assert!(same(&Value::from(-7), "-7.0"));
+        for not_42 in ["", "4.2e1", "+42", "42.", "42.5", "0x2a", "forty-two", "42 42", "42.0.0"] {
+            assert!(!same(&Value::from(42), not_42), "{not_42}");
+        }
     }
 }

@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Arrival;
+use super::accept::Accepts;
 use super::notices::{Notice, Notices, everything, notification};
 use super::reply::{limited, with_rate};
 use super::stream::sse;
 use crate::limits::{Admission, Scope};
 use crate::mcp::bus::Changed;
-use crate::mcp::error::RpcError;
+use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed::frame;
 use crate::mcp::jsonrpc::{self, RequestId};
 use crate::mcp::request::{MAX_URI, Params};
@@ -95,7 +96,7 @@ fn read_filter(params: &Params) -> Result<Filter, RpcError> {
 /// Opens the stream.
 ///
 /// # Errors
-/// The response that says why not: −32602 for a filter that is none, −31001 where the tenant has as many streams
+/// The response that says why not: 406 for a client that cannot read a stream, −32602 for a filter that is none, −31001 where the tenant has as many streams
 /// as it may.
 pub fn listen(
     arrival: &Arrival,
@@ -103,7 +104,11 @@ pub fn listen(
     params: &Params,
     admission: Admission,
 ) -> Result<Response, Response> {
-    let filter = read_filter(params).map_err(|error| super::error_response(Some(id), &error))?;
+    let refuse = |error: &RpcError| super::error_response(Some(id), error);
+    if !Accepts::from(&arrival.headers).stream {
+        return Err(refuse(&RpcError::new(code::HTTP, 406, "accept text/event-stream for this method")));
+    }
+    let filter = read_filter(params).map_err(|error| refuse(&error))?;
     let app = &arrival.app;
     let place = app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(|reached| {
         app.metrics.rate_limited.inc(reached.scope);
@@ -111,12 +116,16 @@ pub fn listen(
     })?;
     let notices = Notices::subscribe(arrival);
     let filter = filter.narrow(arrival);
-    let subscription = format!("\"_meta\":{{\"io.modelcontextprotocol/subscriptionId\":{}}}", id.as_json());
+    let number = format!("\"io.modelcontextprotocol/subscriptionId\":{}", id.as_json());
+    let subscription = format!("\"_meta\":{{{number}}}");
     let acknowledged = jsonrpc::notification(
         "notifications/subscriptions/acknowledged",
         Some(&format!("{{\"notifications\":{},{subscription}}}", filter.to_json())),
     );
-    let end = format!("{{\"resultType\":\"complete\",{subscription}}}");
+    let end = format!(
+        "{{\"resultType\":\"complete\",\"_meta\":{{\"io.modelcontextprotocol/serverInfo\":{},{number}}}}}",
+        app.server_info
+    );
     let state = Listening {
         notices: Some(notices),
         filter,

@@ -1,15 +1,14 @@
 //! The modern era (2026-07-28): every request describes itself, and headers mirror what intermediaries route by.
 
 use axum::response::Response;
-use http::StatusCode;
 
 use super::accept::Accepts;
 use super::headers::{self, VERSION};
-use super::reply::{self, Dialect, error_response};
+use super::reply::{Dialect, error_response};
 use super::run::{self, Begun, Launch};
 use super::{Arrival, listen};
 use crate::limits::Admission;
-use crate::mcp::error::RpcError;
+use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed::Feed;
 use crate::mcp::jsonrpc::RequestId;
 use crate::mcp::outlet::Outlet;
@@ -40,10 +39,8 @@ pub fn request(
     let app = arrival.app.clone();
     let accepts = Accepts::from(&arrival.headers);
     if !accepts.json && !accepts.stream {
-        return Err(reply::http_error(
-            StatusCode::NOT_ACCEPTABLE,
-            "accept application/json or text/event-stream",
-        ));
+        let text = "accept application/json or text/event-stream";
+        return Err(fail(&RpcError::new(code::HTTP, 406, text)));
     }
     check_headers(&arrival, &method, &params).map_err(|e| fail(&e))?;
     let (capabilities, log_level) = check_meta(&arrival, &method, &params).map_err(|e| fail(&e))?;

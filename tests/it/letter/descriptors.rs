@@ -11,7 +11,7 @@ use weir::providers::{
     Call, PromptResult, PromptSpec, Provider, Registry, ResourceSpec, TemplateSpec, ToolSpec, Toolkit,
 };
 
-use super::press;
+use super::{LEGACY, press};
 use crate::support::{Legacy, Modern};
 
 /// What every era gets of the same question.
@@ -20,7 +20,7 @@ async fn in_each_era(method: &str, params: Value) -> Vec<(String, Value)> {
     let key = gateway.caller().await;
     let modern = Modern::new(&gateway, &key).send(method, params.clone()).await;
     let mut all = vec![("2026-07-28".to_owned(), modern.result().clone())];
-    for revision in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+    for revision in LEGACY {
         let legacy = Legacy::open(&gateway, &key, revision).await;
         all.push((revision.to_owned(), legacy.send(method, params.clone()).await.result().clone()));
     }

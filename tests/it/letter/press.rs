@@ -5,8 +5,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use weir::error::Result;
 use weir::mcp::content::{Content, PromptMessage, ResourceContents, ToolResult};
+use weir::mcp::result::InputRequired;
 use weir::providers::{
-    Call, PromptResult, PromptSpec, Provider, ResourceSpec, TemplateSpec, ToolSpec, Toolkit,
+    Call, Completing, Completion, Failure, PromptResult, PromptSpec, Provider, Reference, Reply,
+    ResourceSpec, TemplateSpec, ToolSpec, Toolkit,
 };
 
 use crate::support::Gateway;
@@ -43,7 +45,13 @@ pub fn odd_blocks() -> Value {
     ])
 }
 
-type Answer = std::result::Result<ToolResult, weir::providers::Failure>;
+type Answer = std::result::Result<ToolResult, Failure>;
+
+/// What a tool reads whose schema says less.
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Strict {
+    n: i64,
+}
 
 /// A tool that hands back what it is given as structured content; with `error`, as a business error; with `bare`,
 /// without any.
@@ -77,7 +85,25 @@ fn provider() -> Result<Arc<dyn Provider>> {
         ToolSpec::new("loose").read_only().input_schema(loose),
         |_: Call, _: Map<String, Value>| async move { Answer::Ok(ToolResult::text("loose")) },
     )?;
+    let kit = kit.tool(
+        ToolSpec::new("strict").read_only().input_schema(json!({ "type": "object" })),
+        |_: Call, Strict { n }: Strict| async move { Answer::Ok(ToolResult::text(n.to_string())) },
+    )?;
+    let asking = ToolSpec::new("samples").read_only();
+    let kit = kit.tool(asking, |_: Call, params: Map<String, Value>| async move {
+        let question = InputRequired::new().sample("q", Value::Object(params));
+        std::result::Result::<Reply<ToolResult>, Failure>::Ok(Reply::ask(question))
+    })?;
     readable(kit)
+}
+
+/// Two hundred suggestions whose number is not told; for `echo`, what is known already.
+fn complete(what: &Reference, typing: &Completing) -> Completion {
+    if typing.name == "echo" {
+        let known = typing.known.iter().map(|(name, value)| format!("{what:?} {name}={value}"));
+        return Completion { values: known.collect(), ..Completion::default() };
+    }
+    Completion { values: (0..200).map(|n| format!("{}{n}", typing.value)).collect(), ..Completion::default() }
 }
 
 fn readable(kit: Toolkit) -> Result<Arc<dyn Provider>> {
@@ -106,5 +132,8 @@ fn readable(kit: Toolkit) -> Result<Arc<dyn Provider>> {
             let messages = vec![PromptMessage::user(Content::Other(block))];
             Ok(PromptResult { description: None, messages }.into())
         })?;
+    let kit = kit.completion(|_: Call, (what, typing): (Reference, Completing)| async move {
+        Ok(complete(&what, &typing))
+    });
     Ok(kit.build())
 }

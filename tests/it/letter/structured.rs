@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::press;
+use super::{LEGACY, press};
 use crate::support::recorder::Recorder;
 use crate::support::{Legacy, Modern, Reply};
 
@@ -84,7 +84,7 @@ async fn any_json_value_may_be_a_structured_result() {
 async fn older_clients_read_as_text_what_they_do_not_know_as_structure() {
     let gateway = press::gateway().await;
     let key = gateway.caller().await;
-    for revision in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+    for revision in LEGACY {
         let legacy = Legacy::open(&gateway, &key, revision).await;
         let reply = legacy.call("gives_list", json!({ "give": [1, 2], "text": "Two." })).await;
         assert_eq!(reply.result().get("structuredContent"), None, "{revision}");

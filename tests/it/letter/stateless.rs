@@ -1,0 +1,85 @@
+//! Rules that only 2026-07-28 has.
+
+use serde_json::json;
+
+use super::press;
+use crate::support::{Gateway, Modern};
+
+/// "Value Encoding", "Server Validation": integers are compared as numbers, exactly, and within what a double holds.
+#[tokio::test]
+async fn integers_in_headers_are_compared_as_numbers() {
+    let gateway = Gateway::start().await;
+    let client = Modern::new(&gateway, &gateway.caller().await);
+    for (body, header, good) in [
+        (json!(42), "42", true),
+        (json!(42), "42.0", true),
+        (json!(-7), "-7", true),
+        (json!(42), "43", false),
+        (json!(42), "4.2e1", false),
+        (json!(42), "=?base64?NDI=?=", true),
+        (json!(9_007_199_254_740_991_i64), "9007199254740991", true),
+        (json!(9_007_199_254_740_993_i64), "9007199254740992", false),
+        (json!(9_007_199_254_740_993_i64), "9007199254740993", false),
+    ] {
+        let call = client.draft_call("routed", &json!({ "shard": body }));
+        let reply = call.header("mcp-param-shard", header).send().await;
+        let (error, want) = (reply.error(), if good { (200, 0) } else { (400, -32020) });
+        assert_eq!(error, want, "{body} {header}: {}", reply.text);
+    }
+}
+
+/// "Error Responses": the same id as the request; none where the id is not known.
+#[tokio::test]
+async fn errors_have_the_id_of_their_request_or_none() {
+    let gateway = Gateway::start().await;
+    let client = Modern::new(&gateway, &gateway.caller().await);
+    let draft = client.draft("tools/list", json!({}));
+    let unreadable = draft.clone().header("content-type", "text/plain").send().await;
+    assert_eq!(unreadable.error(), (415, -31007));
+    assert_eq!(unreadable.json().get("id"), None);
+    let unacceptable = draft.header("accept", "text/html").send().await;
+    assert_eq!((unacceptable.error(), &unacceptable.json()["id"]), ((406, -31007), &json!(1)));
+    let listen = client.draft("subscriptions/listen", json!({ "notifications": {} }));
+    let no_stream = listen.header("accept", "application/json").send().await;
+    assert_eq!((no_stream.error(), &no_stream.json()["id"]), ((406, -31007), &json!(1)));
+}
+
+/// "Subscriptions: Graceful Closure", "Per-response protocol fields": the last message says which subscription ends and
+/// who says so.
+#[tokio::test]
+async fn the_end_of_a_subscription_says_who_ends_it() {
+    let gateway = Gateway::start().await;
+    let client = Modern::new(&gateway, &gateway.caller().await);
+    let (mut events, _) = client.listen(json!({ "toolsListChanged": true })).await;
+    gateway.begin_stop();
+    let meta = events.message().await["result"]["_meta"].clone();
+    assert_eq!(meta["io.modelcontextprotocol/subscriptionId"], 1);
+    assert_eq!(meta["io.modelcontextprotocol/serverInfo"]["name"], "weir");
+}
+
+/// "Sampling: Capabilities": tools only for clients that declared that they can use them.
+#[tokio::test]
+async fn sampling_with_tools_needs_a_client_that_can() {
+    let gateway = press::gateway().await;
+    let key = gateway.caller().await;
+    let plain = json!({ "messages": [], "maxTokens": 1 });
+    let with_tools = json!({ "messages": [], "maxTokens": 1, "tools": [] });
+    let with_choice = json!({ "messages": [], "maxTokens": 1, "toolChoice": { "mode": "none" } });
+    for (capabilities, params, missing) in [
+        (json!({ "sampling": {} }), &plain, None),
+        (json!({ "sampling": { "tools": {} } }), &with_tools, None),
+        (json!({ "sampling": {} }), &with_tools, Some(json!({ "sampling": { "tools": {} } }))),
+        (json!({ "sampling": {} }), &with_choice, Some(json!({ "sampling": { "tools": {} } }))),
+        (json!({}), &plain, Some(json!({ "sampling": {} }))),
+    ] {
+        let client = Modern::new(&gateway, &key).with_capabilities(capabilities.clone());
+        let reply = client.call("samples", params.clone()).await;
+        match missing {
+            None => assert_eq!(reply.result()["resultType"], "input_required", "{capabilities} {params}"),
+            Some(missing) => {
+                assert_eq!(reply.error(), (400, -32021), "{capabilities} {params}");
+                assert_eq!(reply.json()["error"]["data"]["requiredCapabilities"], missing);
+            }
+        }
+    }
+}
