@@ -195,6 +195,7 @@ fn wrong_values_are_named() {
         ("SERVER__MAX_HEADERS", "4294967296", &format!("{whole}, found one outside of that range")),
         ("SERVER__MAX_HEADER_BYTES", "8191", "expected 8192 to 1048576"),
         ("SERVER__MAX_JSON_DEPTH", "128", "expected 8 to 127"),
+        ("SERVER__DEAD_PEER_TIMEOUT_MS", "999", "expected 1000 to 3600000 milliseconds"),
         (
             "SERVER__TRUSTED_PROXIES",
             "10.0.0.0/40",

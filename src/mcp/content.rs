@@ -4,6 +4,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::revision::Revision;
+
 /// One block of a tool result or prompt message.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -54,6 +56,42 @@ impl Content {
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text { text: text.into() }
+    }
+
+    /// The block in words of this revision: sound came with 2025-03-26, links to resources with 2025-06-18 ("Tool Result"),
+    /// and older clients refuse a whole result for a block that they do not know. What no revision knows stays as it is.
+    pub(super) fn spoken_in(&mut self, revision: Revision) {
+        if revision < Revision::V2025_03_26 && self.kind() == Some("audio") {
+            *self = self.sound_as_resource();
+        }
+        if revision < Revision::V2025_06_18 && self.kind() == Some("resource_link") {
+            *self = self.link_as_text();
+        }
+    }
+
+    fn kind(&self) -> Option<&str> {
+        match self {
+            Self::Audio { .. } => Some("audio"),
+            Self::ResourceLink { .. } => Some("resource_link"),
+            Self::Other(block) => block.get("type").and_then(Value::as_str),
+            Self::Text { .. } | Self::Image { .. } | Self::Resource { .. } => None,
+        }
+    }
+
+    /// A field of a block of whatever kind, as text.
+    fn said(&self, name: &str) -> String {
+        let wire = serde_json::to_value(self).unwrap_or_default();
+        wire.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    fn sound_as_resource(&self) -> Self {
+        let resource = ResourceContents::blob("attachment:audio", &self.said("mimeType"), self.said("data"));
+        Self::Resource { resource }
+    }
+
+    fn link_as_text(&self) -> Self {
+        let (name, uri) = (self.said("name"), self.said("uri"));
+        Self::text(if name.is_empty() { uri } else { format!("{name}: {uri}") })
     }
 }
 

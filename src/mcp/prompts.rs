@@ -49,7 +49,9 @@ pub async fn get(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcEr
     let cancelled = call.cancelled().clone();
     let work = async move { provider.get_prompt(call, &entry.name, arguments).await };
     match providers::guarded(work, app.config.mcp.tool_timeout.get(), &cancelled).await {
-        Ok(Reply::Done(prompt)) => {
+        Ok(Reply::Done(mut prompt)) => {
+            let revision = exchange.request.revision;
+            prompt.messages.iter_mut().for_each(|message| message.content.spoken_in(revision));
             let complete = match &prompt.description {
                 Some(text) => Complete::new().field("description", text)?,
                 None => Complete::new(),

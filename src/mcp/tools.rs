@@ -93,6 +93,7 @@ fn finished(mut result: ToolResult, revision: Revision) -> Result<CoreResult, Rp
         }
         result.structured.take_if(|_| !readable);
     }
+    result.content.iter_mut().for_each(|block| block.spoken_in(revision));
     let mut complete = Complete::new().field("content", &result.content)?;
     if let Some(structured) = &result.structured {
         complete = complete.field("structuredContent", structured)?;

@@ -23,4 +23,5 @@ mod resume;
 mod secrets;
 mod shutdown;
 mod sse;
+mod storms;
 mod support;

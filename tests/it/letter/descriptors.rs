@@ -51,6 +51,23 @@ async fn a_result_keeps_blocks_and_metadata_that_nobody_here_knows() {
     }
 }
 
+/// Sound came with 2025-03-26, links with 2025-06-18; a client that does not know a block refuses the whole result.
+#[tokio::test]
+async fn younger_blocks_are_told_to_older_clients_in_their_own_words() {
+    let young = press::young_blocks();
+    let (sound, link) = (&young[0], &young[1]);
+    let attached = json!({
+        "type": "resource",
+        "resource": { "uri": "attachment:audio", "mimeType": "audio/wav", "blob": "AAEC" },
+    });
+    let written = json!({ "type": "text", "text": "s: press://static" });
+    for (revision, result) in in_each_era("tools/call", json!({ "name": "young", "arguments": {} })).await {
+        let sound = if revision == "2024-11-05" { &attached } else { sound };
+        let link = if revision.as_str() < "2025-06-18" { &written } else { link };
+        assert_eq!(result["content"], json!([sound, link, sound]), "{revision}");
+    }
+}
+
 #[tokio::test]
 async fn resources_templates_and_prompts_keep_their_metadata() {
     let meta = json!({ "com.example/key": [true] });

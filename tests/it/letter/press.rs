@@ -41,6 +41,14 @@ pub fn odd_blocks() -> Value {
     json!([
         { "type": "text", "text": "plain", "annotations": { "audience": ["user"], "priority": 0.5 }, "_meta": { "a": 1 } },
         { "type": "hologram", "data": { "x": 1 } },
+        { "type": "resource", "resource": { "uri": "press://x", "text": "x", "x-vendor": [true] }, "annotations": {} },
+    ])
+}
+
+/// Blocks that are younger than MCP.
+pub fn young_blocks() -> Value {
+    json!([
+        { "type": "audio", "data": "AAEC", "mimeType": "audio/wav" },
         { "type": "resource_link", "uri": "press://static", "name": "s", "title": "S", "size": 7, "icons": [] },
     ])
 }
@@ -89,6 +97,13 @@ fn provider() -> Result<Arc<dyn Provider>> {
         ToolSpec::new("strict").read_only().input_schema(json!({ "type": "object" })),
         |_: Call, Strict { n }: Strict| async move { Answer::Ok(ToolResult::text(n.to_string())) },
     )?;
+    let kit = kit.tool(ToolSpec::new("young").read_only(), |_: Call, _: Map<String, Value>| async move {
+        let blocks = young_blocks().as_array().cloned().unwrap_or_default();
+        let sound = Content::Audio { data: "AAEC".to_owned(), mime_type: "audio/wav".to_owned() };
+        let mut content: Vec<_> = blocks.into_iter().map(Content::Other).collect();
+        content.push(sound);
+        Answer::Ok(ToolResult { content, ..ToolResult::default() })
+    })?;
     let asking = ToolSpec::new("samples").read_only();
     let kit = kit.tool(asking, |_: Call, params: Map<String, Value>| async move {
         let question = InputRequired::new().sample("q", Value::Object(params));
