@@ -9,6 +9,7 @@ mod credentials_jwt;
 mod dead_peers;
 mod deploy;
 mod isolation;
+mod leaks;
 mod legacy;
 mod legacy_streams;
 mod letter;

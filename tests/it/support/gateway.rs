@@ -56,6 +56,7 @@ pub struct Builder {
     hooks: Vec<Box<dyn Hook>>,
     providers: Vec<Arc<dyn Provider>>,
     database: Option<Arc<Database>>,
+    send_buffer: Option<u32>,
 }
 
 impl Builder {
@@ -83,6 +84,12 @@ impl Builder {
         self
     }
 
+    /// Lets the kernel hold no more than about so many bytes of each connection that its client has not read.
+    pub fn send_buffer(mut self, bytes: u32) -> Self {
+        self.send_buffer = Some(bytes);
+        self
+    }
+
     /// Starts it.
     pub async fn start(mut self) -> Gateway {
         self.providers.push(tools::provider().expect("tools"));
@@ -96,7 +103,10 @@ impl Builder {
         let config = Layers { flags: flags.clone(), ..Layers::default() }.load().expect("a configuration");
         let db = Db::connect(&config.database).await.expect("a database");
         db.migrate().await.expect("migrations");
-        let listeners = serve::Listeners::bind(&config).await.expect("ports");
+        let mut listeners = serve::Listeners::bind(&config).await.expect("ports");
+        if let Some(bytes) = self.send_buffer {
+            listeners.public = narrow_listener(bytes);
+        }
         let address = listeners.public.local_addr().expect("an address");
         let side = |listener: Option<&tokio::net::TcpListener>| {
             listener.map(|listener| listener.local_addr().expect("an address"))
@@ -124,6 +134,14 @@ impl Builder {
             database,
         }
     }
+}
+
+/// A listener whose connections have this send buffer, which they inherit.
+fn narrow_listener(bytes: u32) -> tokio::net::TcpListener {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_send_buffer_size(bytes).expect("a small buffer");
+    socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+    socket.listen(1024).expect("a listener")
 }
 
 /// A client that takes no proxy from the environment and keeps no connection: a test that stops the gateway is not held
@@ -170,6 +188,7 @@ impl Gateway {
             hooks: Vec::new(),
             providers: Vec::new(),
             database: None,
+            send_buffer: None,
         }
     }
 

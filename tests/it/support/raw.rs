@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::within;
 
@@ -20,6 +20,13 @@ impl RawReply {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         Self { status, text }
+    }
+
+    /// A header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let head = self.text.split_once("\r\n\r\n").map_or(self.text.as_str(), |(head, _)| head);
+        let line = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(str::trim)
     }
 
     /// What stands after the head, where it is JSON.
@@ -56,4 +63,68 @@ pub fn post(path: &str, head: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\n{head}content-length: {length}\r\nconnection: close\r\n\r\n");
     [head.as_bytes(), body].concat()
+}
+
+/// Bytes that a [`Line::narrow`] lets the server send ahead; the kernel doubles and bounds it as it likes.
+const NARROW: u32 = 4096;
+
+/// A connection that is kept, and that can be broken off at any moment.
+pub struct Line {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Line {
+    /// Connects.
+    pub async fn open(address: SocketAddr) -> Self {
+        Self { stream: connect(address).await, read: Vec::new() }
+    }
+
+    /// Connects with so little room for what comes that a server whose client does not read is soon stuck.
+    pub async fn narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(NARROW).expect("a small buffer");
+        let stream = within("a connection", socket.connect(address)).await.expect("a connection");
+        Self { stream, read: Vec::new() }
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        within("room to write", self.stream.write_all(bytes)).await.expect("sent");
+    }
+
+    async fn more(&mut self) {
+        let read =
+            within("more bytes", self.stream.read_buf(&mut self.read)).await.expect("an open connection");
+        assert_ne!(read, 0, "the connection ended after {:?}", String::from_utf8_lossy(&self.read));
+    }
+
+    /// Reads up to and including `text`.
+    pub async fn until(&mut self, text: &str) -> String {
+        loop {
+            let found = self.read.windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                let rest = self.read.split_off(at + text.len());
+                return String::from_utf8(std::mem::replace(&mut self.read, rest)).expect("UTF-8");
+            }
+            self.more().await;
+        }
+    }
+
+    /// Reads one answer that says how long it is.
+    pub async fn answer(&mut self) -> RawReply {
+        let mut bytes = self.until("\r\n\r\n").await.into_bytes();
+        let reply = RawReply::parse(&bytes);
+        let length: usize = reply.header("content-length").unwrap_or("0").parse().expect("a length");
+        while self.read.len() < length {
+            self.more().await;
+        }
+        bytes.extend(self.read.drain(..length));
+        RawReply::parse(&bytes)
+    }
+
+    /// Ends the connection with a reset, as the death of a process that has not read everything does.
+    pub fn break_off(self) {
+        self.stream.set_zero_linger().expect("an option");
+    }
 }
