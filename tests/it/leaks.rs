@@ -4,6 +4,7 @@
 //! resident size it does not depend on what the C library keeps for later, and a leak of one small box per session
 //! is seen. SQLite's own heap is not counted.
 
+mod streams;
 mod ways;
 mod world;
 
@@ -91,6 +92,7 @@ async fn nothing_is_left_of_clients_that_leave_without_a_word() {
         round(&world, tasks).await;
         let opened = world.counter.now().opened;
         assert_eq!((app.sessions.len(), app.tasks.running()), (0, tasks), "after {opened} sessions");
+        assert_eq!(app.sessions.kept_bytes(), 0, "after {opened} sessions");
         assert!(sockets() <= open + SPARE_SOCKETS, "{} sockets after {opened} sessions", sockets());
         assert_eq!(still_open(&world), Vec::<String>::new(), "after {opened} sessions");
         let is_back = async || Heap::now().is_back_at(heap);

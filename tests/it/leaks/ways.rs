@@ -1,8 +1,9 @@
 //! The impolite ways of leaving. Each opens at least one session (but for the two that do not come so far), and none
-//! sends a DELETE.
+//! sends a DELETE. Those in which a stream breaks stand in `streams`.
 
 use futures_util::future::BoxFuture;
 
+use super::streams;
 use super::world::World;
 use crate::support::raw::Line;
 
@@ -10,43 +11,51 @@ use crate::support::raw::Line;
 pub type Way = (&'static str, for<'a> fn(&'a World) -> BoxFuture<'a, ()>);
 
 /// All of them.
-pub const WAYS: [Way; 14] = [
+pub const WAYS: [Way; 20] = [
     ("forgets its session", |w| Box::pin(forgets(w))),
     ("initializes before every call", |w| Box::pin(storms(w))),
-    ("dies in its GET stream", |w| Box::pin(dies_listening(w))),
-    ("dies in three GET streams", |w| Box::pin(dies_listening_thrice(w))),
-    ("never reads its GET stream", |w| Box::pin(never_listens(w))),
-    ("dies in the stream of a call", |w| Box::pin(dies_in_a_stream(w))),
     ("dies in a call", |w| Box::pin(dies_in_a_call(w))),
     ("never reads an answer", |w| Box::pin(never_reads(w))),
     ("dies in a body", |w| Box::pin(dies_in_a_body(w))),
     ("dies in a head", |w| Box::pin(dies_in_a_head(w))),
     ("dies in initialize", |w| Box::pin(dies_in_initialize(w))),
     ("says nothing", |w| Box::pin(says_nothing(w))),
-    ("dies over HTTP+SSE", |w| Box::pin(dies_over_sse(w))),
-    ("dies in a call over HTTP+SSE", |w| Box::pin(dies_in_a_call_over_sse(w))),
+    ("dies in its GET stream", |w| Box::pin(streams::dies_listening(w))),
+    ("dies in three GET streams", |w| Box::pin(streams::dies_listening_thrice(w))),
+    ("never reads its GET stream", |w| Box::pin(streams::never_listens(w))),
+    ("is told things while it is away", |w| Box::pin(streams::is_told_while_away(w))),
+    ("dies in the stream of a call", |w| Box::pin(streams::dies_in_a_stream(w))),
+    ("dies again where it reads on", |w| Box::pin(streams::dies_reading_on(w))),
+    ("leaves when much was said", |w| Box::pin(streams::leaves_a_full_log(w))),
+    ("never answers a question", |w| Box::pin(streams::never_answers(w))),
+    ("dies over HTTP+SSE", |w| Box::pin(streams::dies_over_sse(w))),
+    ("dies in a call over HTTP+SSE", |w| Box::pin(streams::dies_in_a_call_over_sse(w))),
+    ("dies again over HTTP+SSE", |w| Box::pin(streams::dies_again_over_sse(w))),
+    ("never answers a question over HTTP+SSE", |w| Box::pin(streams::never_answers_over_sse(w))),
 ];
 
-const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25",
+/// `initialize` of a client that can be asked anything.
+pub const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25",
 "capabilities":{"roots":{},"sampling":{},"elicitation":{}},"clientInfo":{"name":"rude","version":"1"}}}"#;
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
-fn call(tool: &str, arguments: &str) -> String {
+/// A tool call.
+pub fn call(tool: &str, arguments: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#
     )
 }
 
 /// A call that waits, and reports that it does where it is asked to.
-fn wait(ticket: u64, progress: bool) -> String {
+pub fn wait(ticket: u64, progress: bool) -> String {
     let meta = if progress { r#","_meta":{"progressToken":1}"# } else { "" };
     let arguments = format!(r#"{{"ticket":{ticket}}}{meta}"#);
     call("waits", &arguments)
 }
 
 /// Sends a message to `/mcp` and reads its answer.
-async fn say(world: &World, line: &mut Line, session: Option<&str>, body: &str) -> String {
+pub async fn say(world: &World, line: &mut Line, session: Option<&str>, body: &str) -> String {
     line.send(&world.request("POST /mcp", session, "", body)).await;
     let reply = line.answer().await;
     assert!(matches!(reply.status, 200 | 202), "{body}: {}", reply.text);
@@ -54,18 +63,10 @@ async fn say(world: &World, line: &mut Line, session: Option<&str>, body: &str) 
 }
 
 /// Opens a session and says its id.
-async fn open(world: &World, line: &mut Line) -> String {
+pub async fn open(world: &World, line: &mut Line) -> String {
     line.send(&world.request("POST /mcp", None, "", INITIALIZE)).await;
     let reply = line.answer().await;
     reply.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {}", reply.text)).to_owned()
-}
-
-/// Opens a GET stream and reads its head.
-async fn listen(world: &World, mut line: Line, session: &str) -> Line {
-    line.send(&world.request("GET /mcp", Some(session), "", "")).await;
-    let head = line.until("\r\n\r\n").await;
-    assert!(head.contains("text/event-stream"), "{head}");
-    line
 }
 
 async fn forgets(world: &World) {
@@ -81,46 +82,6 @@ async fn storms(world: &World) {
         open(world, &mut line).await;
         say(world, &mut line, None, &call("echo", r#"{"text":"x"}"#)).await;
     }
-    line.break_off();
-}
-
-async fn dies_listening(world: &World) {
-    let mut line = world.line().await;
-    let session = open(world, &mut line).await;
-    listen(world, line, &session).await.break_off();
-}
-
-async fn dies_listening_thrice(world: &World) {
-    let mut line = world.line().await;
-    let session = open(world, &mut line).await;
-    let mut open = vec![listen(world, line, &session).await];
-    for _ in 0..2 {
-        open.push(listen(world, world.line().await, &session).await);
-    }
-    open.into_iter().for_each(Line::break_off);
-}
-
-/// What it does not read comes from its like, too: all subscribe to the same long URI, and soon the server is stuck.
-async fn never_listens(world: &World) {
-    let mut line = world.line().await;
-    let session = open(world, &mut line).await;
-    let uri = format!("lab://notes/{}", "n".repeat(1500));
-    let subscribe =
-        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{{"uri":"{uri}"}}}}"#);
-    say(world, &mut line, Some(&session), &subscribe).await;
-    let stream = listen(world, Line::narrow(world.gateway.address).await, &session).await;
-    let notify = call("notify", &format!(r#"{{"what":"{uri}","mine":true}}"#));
-    say(world, &mut line, Some(&session), &notify).await;
-    drop(stream);
-    line.break_off();
-}
-
-async fn dies_in_a_stream(world: &World) {
-    let mut line = world.line().await;
-    let session = open(world, &mut line).await;
-    let (ticket, _told) = world.gate.ticket();
-    line.send(&world.request("POST /mcp", Some(&session), "", &wait(ticket, true))).await;
-    line.until("notifications/progress").await;
     line.break_off();
 }
 
@@ -166,36 +127,4 @@ async fn dies_in_initialize(world: &World) {
 
 async fn says_nothing(world: &World) {
     world.line().await.break_off();
-}
-
-/// Opens an HTTP+SSE stream, initializes and reads the answer. Says where messages go.
-async fn connect(world: &World) -> (Line, Line, String) {
-    let (mut stream, mut line) = (world.line().await, world.line().await);
-    stream.send(&world.request("GET /sse", None, "", "")).await;
-    stream.until("event: endpoint\ndata: ").await;
-    let endpoint = stream.until("\n").await.trim_end().to_owned();
-    post(world, &mut line, &endpoint, INITIALIZE).await;
-    stream.until("protocolVersion").await;
-    (stream, line, endpoint)
-}
-
-async fn post(world: &World, line: &mut Line, endpoint: &str, body: &str) {
-    line.send(&world.request(&format!("POST {endpoint}"), None, "", body)).await;
-    let reply = line.answer().await;
-    assert_eq!(reply.status, 202, "{}", reply.text);
-}
-
-async fn dies_over_sse(world: &World) {
-    let (stream, line, _) = connect(world).await;
-    stream.break_off();
-    line.break_off();
-}
-
-async fn dies_in_a_call_over_sse(world: &World) {
-    let (stream, mut line, endpoint) = connect(world).await;
-    let (ticket, told) = world.gate.ticket();
-    post(world, &mut line, &endpoint, &wait(ticket, true)).await;
-    told.await.expect("the call runs");
-    stream.break_off();
-    line.break_off();
 }

@@ -150,7 +150,9 @@ impl World {
             .set("mcp.session_idle_ms", IDLE.as_millis())
             // Calls end when they are let go, however slow the machine is.
             .set("mcp.tool_timeout_ms", "600000")
-            .set("server.body_read_timeout_ms", "600000");
+            .set("server.body_read_timeout_ms", "600000")
+            // Questions end when nobody answers; this is the one time that the test has to wait for.
+            .set("mcp.input_timeout_ms", "200");
         for rate in ["tenant.per_second", "tenant.burst", "key.per_second", "key.burst"] {
             // The clock stands still, so a bucket never fills again.
             builder = builder.set(&format!("limits.{rate}"), "1000000");
