@@ -40,3 +40,7 @@ pub mod id;
 pub mod seal;
 pub mod tasks;
 pub mod telemetry;
+
+// How parsers are fuzzed.
+#[cfg(test)]
+mod fuzz;

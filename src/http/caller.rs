@@ -196,6 +196,8 @@ impl FromRequestParts<Arc<App>> for Operator {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 

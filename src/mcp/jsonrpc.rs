@@ -286,6 +286,8 @@ pub fn notification(method: &str, params: Option<&str>) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 

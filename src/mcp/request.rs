@@ -280,3 +280,6 @@ pub struct Request {
     /// The least severity of log messages that the client wants for this request; `None`: it wants none.
     pub log_level: Option<LogLevel>,
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -145,6 +145,8 @@ fn integer(text: &str) -> Option<i128> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 
