@@ -36,3 +36,9 @@ pub fn percentile(sorted: &[Duration], share: usize) -> f64 {
 pub fn mebibytes(bytes: f64) -> f64 {
     bytes / 1024.0 / 1024.0
 }
+
+/// A number of things.
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+pub fn count(number: usize) -> f64 {
+    number as f64
+}

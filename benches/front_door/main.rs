@@ -6,7 +6,7 @@
 //!
 //! * calls: bare axum that echoes JSON, against `tools/call` through the whole of Weir (API key, limits, access log,
 //!   metrics, journal), in alternating rounds at one concurrency. Both answer with equally long bodies.
-//! * memory: of an idle process, and per idle legacy session.
+//! * memory: of an idle process, per idle legacy session, and per open event stream beside one of bare axum.
 //! * start: from `exec` to the first 200 of `/health`, on a database that exists.
 //! * events: until the first event of `GET /sse`, and of a call that reports progress.
 #![expect(clippy::print_stdout, reason = "a tool on the command line, whose output this is")]
@@ -15,6 +15,7 @@ mod child;
 mod figures;
 mod load;
 mod measure;
+mod memory;
 mod roles;
 mod wire;
 
@@ -41,6 +42,9 @@ struct Options {
     /// Legacy sessions that are opened to be weighed.
     #[arg(long, default_value_t = 10_000)]
     sessions: usize,
+    /// Event streams that are opened to be weighed.
+    #[arg(long, default_value_t = 10_000)]
+    streams: usize,
     /// Only these parts.
     #[arg(long, value_enum)]
     only: Vec<Part>,
@@ -105,7 +109,7 @@ fn measure(options: &Options) -> Result<(), Failure> {
             measure::calls(&deployment, options).await?;
         }
         if wanted(Part::Memory) {
-            measure::memory(&deployment, options).await?;
+            memory::memory(&deployment, options).await?;
         }
         if wanted(Part::Start) {
             measure::start(&deployment).await?;

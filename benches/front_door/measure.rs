@@ -6,15 +6,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::child::Child;
-use crate::figures::{Samples, mebibytes, percentile};
+use crate::figures::{Samples, count, percentile};
 use crate::roles::Deployment;
 use crate::wire::{Connection, call, request};
 use crate::{Failure, Options, Role, load};
 
 /// Requests before anything is measured, per server.
 const WARM_UP: usize = 5_000;
-/// How long a process is left alone before its memory counts. The journal is written and the allocator at rest by then.
-const REST: Duration = Duration::from_millis(1500);
 /// How often the start is measured.
 const STARTS: usize = 15;
 /// How often the first event is measured.
@@ -128,42 +126,6 @@ pub async fn calls(deployment: &Deployment, options: &Options) -> Result<(), Fai
     Ok(())
 }
 
-/// Memory of an idle process and of an idle session.
-pub async fn memory(deployment: &Deployment, options: &Options) -> Result<(), Failure> {
-    let child = Child::start(Role::Weir, &deployment.database)?;
-    let health = request("GET", "/health", &deployment.key, "", "");
-    Connection::open(child.address).await?.exchange(&health).await?;
-    tokio::time::sleep(REST).await;
-    let now = || Ok::<_, Failure>((child.memory("VmRSS")?, child.memory("RssAnon")?));
-    let (resident, anonymous) = now()?;
-    println!(
-        "memory: idle process {:.1} MiB resident, {:.1} MiB of it anonymous",
-        mebibytes(resident),
-        mebibytes(anonymous)
-    );
-
-    let body = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\",\
-                \"capabilities\":{\"roots\":{},\"sampling\":{},\"elicitation\":{}},\
-                \"clientInfo\":{\"name\":\"front_door\",\"version\":\"1.0.0\"}}}";
-    let initialize = request("POST", "/mcp", &deployment.key, "", body);
-    // What any load costs once (threads' arenas, pages of the database, buffers) is no session's, so as many were opened
-    // before those that count.
-    load::run(child.address, &initialize, options.sessions, options.connections).await?;
-    tokio::time::sleep(REST).await;
-    let (resident, anonymous) = now()?;
-    load::run(child.address, &initialize, options.sessions, options.connections).await?;
-    tokio::time::sleep(REST).await;
-    let (resident_after, anonymous_after) = now()?;
-    let each = |before: f64, after: f64| (after - before) / count(options.sessions);
-    println!(
-        "  {} idle legacy sessions beside as many: {:.0} bytes each ({:.0} anonymous)",
-        options.sessions,
-        each(resident, resident_after),
-        each(anonymous, anonymous_after)
-    );
-    Ok(())
-}
-
 /// From `exec` to the first 200.
 pub async fn start(deployment: &Deployment) -> Result<(), Failure> {
     let health = request("GET", "/health", &deployment.key, "", "");
@@ -218,9 +180,4 @@ pub async fn events(deployment: &Deployment) -> Result<(), Failure> {
 /// A port that was free a moment ago.
 fn free_port() -> Result<SocketAddr, Failure> {
     Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-fn count(number: usize) -> f64 {
-    number as f64
 }

@@ -1,12 +1,16 @@
 //! The two servers, each run in a process of its own, and the deployment that Weir finds when it starts.
 
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::routing::post;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use futures_util::stream::{self, Stream, StreamExt};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -23,6 +27,9 @@ use weir::serve::Listeners;
 use weir::{egress, telemetry, tenants};
 
 use crate::Failure;
+
+/// Interval of heartbeats on event streams: the default of Weir, and the same for bare axum.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A directory with a migrated database in it, one tenant and one API key.
 pub struct Deployment {
@@ -61,6 +68,7 @@ fn config(database: &Path, port: u16) -> Result<Config, Failure> {
     let url = format!("sqlite:{}", database.display());
     let mut flags = vec![
         ("server.listen", listen.as_str()),
+        ("server.max_connections", "100000"),
         ("metrics.listen", "127.0.0.1:0"),
         ("database.url", &url),
         ("limits.tenant.concurrency", "100000"),
@@ -79,7 +87,7 @@ fn config(database: &Path, port: u16) -> Result<Config, Failure> {
     Ok(Layers { flags, ..Layers::default() }.load()?)
 }
 
-/// Bare axum: a JSON body in, the same JSON body out.
+/// Bare axum: a JSON body in, the same JSON body out, and an event stream that says one thing.
 pub async fn echo(port: u16) -> Result<(), Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     announce(&listener)?;
@@ -88,9 +96,15 @@ pub async fn echo(port: u16) -> Result<(), Failure> {
     });
     #[expect(clippy::disallowed_types, reason = "the bare axum that Weir is compared with")]
     let router = Router::new()
-        .route("/mcp", post(async |axum::Json(body): axum::Json<serde_json::Value>| axum::Json(body)));
+        .route("/mcp", post(async |axum::Json(body): axum::Json<serde_json::Value>| axum::Json(body)))
+        .route("/sse", get(quiet_stream));
     axum::serve(listener, router).with_graceful_shutdown(parent_gone()).await?;
     Ok(())
+}
+
+async fn quiet_stream() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let first = stream::iter([Ok(Event::default().event("endpoint").data("/mcp"))]);
+    Sse::new(first.chain(stream::pending())).keep_alive(KeepAlive::new().interval(HEARTBEAT))
 }
 
 /// Weir, started as its binary starts it.

@@ -37,6 +37,8 @@ pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
     filled: usize,
+    /// Length of the head of the last answer.
+    head: usize,
 }
 
 impl Connection {
@@ -44,7 +46,7 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: vec![0; BUFFER], filled: 0 })
+        Ok(Self { stream, buffer: vec![0; BUFFER], filled: 0, head: 0 })
     }
 
     /// Sends a request and reads its answer: the status, and where in the buffer the body is.
@@ -61,16 +63,24 @@ impl Connection {
         while self.filled < head + length {
             self.fill().await?;
         }
+        self.head = head;
         Ok((status, &self.buffer[head..head + length]))
     }
 
-    /// Sends a request and reads until the answer holds `text`. The connection is of no use afterwards.
-    pub async fn until(mut self, request: &[u8], text: &[u8]) -> io::Result<()> {
+    /// A header of the last answer, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let head = std::str::from_utf8(&self.buffer[..self.head]).ok()?;
+        head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+
+    /// Sends a request and reads until the answer holds `text`. What was read is dropped, the stream stays open.
+    pub async fn until(mut self, request: &[u8], text: &[u8]) -> io::Result<TcpStream> {
+        self.filled = 0;
         self.stream.write_all(request).await?;
         while find(&self.buffer[..self.filled], text).is_none() {
             self.fill().await?;
         }
-        Ok(())
+        Ok(self.stream)
     }
 
     async fn fill(&mut self) -> io::Result<()> {
