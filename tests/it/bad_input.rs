@@ -1,11 +1,11 @@
 //! Input that no client should send: each piece of it has one exact answer, and none of it makes Weir stumble.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt;
 
+use crate::support::panics::count_panics;
 use crate::support::{Gateway, raw};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -38,19 +38,6 @@ impl Head {
         }
         out
     }
-}
-
-/// Counts panics of this test's own thread, where its whole gateway runs.
-fn count_panics() -> Arc<AtomicUsize> {
-    let count = Arc::new(AtomicUsize::new(0));
-    let (seen, here, before) = (count.clone(), std::thread::current().id(), std::panic::take_hook());
-    std::panic::set_hook(Box::new(move |info| {
-        if std::thread::current().id() == here {
-            seen.fetch_add(1, Ordering::Relaxed);
-        }
-        before(info);
-    }));
-    count
 }
 
 async fn start() -> (Gateway, Head) {

@@ -8,6 +8,7 @@ mod credentials;
 mod credentials_jwt;
 mod dead_peers;
 mod deploy;
+mod fuzz;
 mod isolation;
 mod leaks;
 mod legacy;

@@ -6,6 +6,7 @@ pub mod events;
 pub mod gateway;
 pub mod legacy;
 pub mod modern;
+pub mod panics;
 pub mod raw;
 pub mod recorder;
 pub mod tools;
