@@ -1,9 +1,13 @@
-//! Resources and a template.
+//! Resources and a template, and a tool that changes one of the resources.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 use weir::error::Result;
-use weir::mcp::content::ResourceContents;
-use weir::providers::{Call, ResourceSpec, TemplateSpec, Toolkit, Variables};
+use weir::mcp::bus::Changed;
+use weir::mcp::content::{ResourceContents, ToolResult};
+use weir::providers::{Call, NoArguments, ResourceSpec, TemplateSpec, ToolSpec, Toolkit, Variables};
 
 use crate::samples::PNG;
 
@@ -20,6 +24,11 @@ pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
         .description("Text to which clients may subscribe.");
     let template = TemplateSpec::new(TEMPLATE, "Data by id", "application/json")
         .description("Whatever there is to say of an id.");
+    let changes = Arc::new(AtomicU64::new(0));
+    let counted = changes.clone();
+    let trigger = ToolSpec::new("test_trigger_resource_change")
+        .description("Changes the watched text and says so.")
+        .additive();
     kit.resource(&text, |_: Call| async move {
         let content = "This is the content of the static text resource.";
         Ok(vec![ResourceContents::text(TEXT, "text/plain", content)].into())
@@ -28,8 +37,15 @@ pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
         &binary,
         |_: Call| async move { Ok(vec![ResourceContents::blob(BINARY, "image/png", PNG)].into()) },
     )?
-    .resource(&watched, |_: Call| async move {
-        Ok(vec![ResourceContents::text(WATCHED, "text/plain", "Watched resource content.")].into())
+    .resource(&watched, move |_: Call| {
+        let content = format!("Watched resource content, changed {} times.", counted.load(Ordering::Acquire));
+        async move { Ok(vec![ResourceContents::text(WATCHED, "text/plain", content)].into()) }
+    })?
+    .tool(trigger, move |call: Call, NoArguments {}| {
+        // Changed before anybody is told: who reads on the notification reads the new text.
+        let times = changes.fetch_add(1, Ordering::AcqRel) + 1;
+        call.notifier().changed(Changed::Resource(WATCHED.into()));
+        async move { Ok(ToolResult::text(format!("Changed {times} times."))) }
     })?
     .template(&template, |_: Call, (uri, variables): (String, Variables)| async move {
         let id = variables.get("id").map_or("", String::as_str);

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""One story told by a real Python MCP client: connect, list, read, call, fail, see progress, cancel, close.
+"""One story told by a real Python MCP client: connect, list, read, call, fail, see progress, cancel, answer what the
+server asks, watch a resource, close.
 
 The installed version of `mcp` decides which client this is; `peers.py` hides what differs between versions.
-Prints one JSON line per step and exits with 0 when every step went well, with 1 otherwise.
+Prints one JSON line per step and exits with 0 when every step went well, with 1 otherwise. What a client cannot do is
+told by a member `skipped` with the reason.
 """
 
 import argparse
@@ -15,11 +17,12 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio
-from peers import Peer, connect, field, protocol_error
+from peers import Peer, Respondent, connect, field, is_modern, protocol_error
 
 STEP_SECONDS = 15
 STORY_SECONDS = 40
 NEEDED_TOOLS = {"dns_resolve", "get_status", "slow_count", "slow_count_cancelled"}
+WATCHED = "test://watched-resource"
 
 
 class Failed(Exception):
@@ -167,11 +170,80 @@ class Story:
             return {"code": found.code, "message": found.message}
         raise Failed(f"a result instead of a protocol error: {text_of(result)}")
 
+    async def answer(self, tool: str, arguments: dict[str, Any]) -> str:
+        """The text of a call that is expected to go well."""
+        result = await self.peer.call(tool, arguments)
+        require(not field(result, "isError"), f"isError: {text_of(result)}")
+        return text_of(result)
+
+    async def sampling(self) -> None:
+        question = "What is the capital of France?"
+        text = await self.answer("test_sampling", {"prompt": question})
+        require(self.peer.respondent.asked[-1:] == [question], f"the client was asked {self.peer.respondent.asked}")
+        require(text == f"LLM response: {Respondent.SAMPLE}", f"the tool made of the answer: {text}")
+
+    async def roots(self) -> None:
+        text = await self.answer("test_input_required_result_list_roots", {})
+        require(text.startswith("1 roots:") and Respondent.ROOT in text, f"the tool made of the answer: {text}")
+
+    async def elicit(self, accepts: bool) -> dict[str, Any] | None:
+        """The form that the server sends, filled in or declined."""
+        question = f"Who are you? (step {'accepted' if accepts else 'declined'})"
+        self.peer.respondent.accepts = accepts
+        if not self.peer.can_elicit:
+            result = await self.peer.call("test_elicitation", {"message": question})
+            require(field(result, "isError"), f"not isError: {text_of(result)}")
+            require("elicitation" in text_of(result), f"elicitation is not named as missing: {text_of(result)}")
+            return {"skipped": "this SDK has no elicitation; the tool's error says so", "text": text_of(result)[:120]}
+        text = await self.answer("test_elicitation", {"message": question})
+        require(self.peer.respondent.asked[-1:] == [question], f"the client was asked {self.peer.respondent.asked}")
+        found = re.fullmatch(r"User response: action=(\w+), content=(.*)", text)
+        require(found, f"the tool made of the answer: {text}")
+        wanted = {name: Respondent.FIELDS[name] for name in ("username", "email")} if accepts else {}
+        told = (found.group(1), json.loads(found.group(2)))
+        require(told == ("accept" if accepts else "decline", wanted), f"the tool made of the answer: {text}")
+
+    async def elicitation_accepted(self) -> dict[str, Any] | None:
+        return await self.elicit(accepts=True)
+
+    async def elicitation_declined(self) -> dict[str, Any] | None:
+        return await self.elicit(accepts=False)
+
+    async def several_questions(self) -> dict[str, Any] | None:
+        """One question after the other, then three at once."""
+        if not self.peer.can_elicit:
+            return {"skipped": "this SDK has no elicitation"}
+        self.peer.respondent.accepts = True
+        text = await self.answer("test_input_required_result_multi_round", {})
+        require(text == "Ada likes blue.", f"the tool made of two answers: {text}")
+        text = await self.answer("test_input_required_result_multiple_inputs", {})
+        require(text == f"{Respondent.SAMPLE} Ada has 1 roots.", f"the tool made of three answers: {text}")
+
+    async def subscription(self) -> dict[str, Any]:
+        before = (await self.peer.read_resource(WATCHED)).contents[0].text
+        async with self.peer.watching(WATCHED) as next_update:
+            await self.answer("test_trigger_resource_change", {})
+            uri = await next_update()
+            require(uri == WATCHED, f"{uri} changed, not {WATCHED}")
+        after = (await self.peer.read_resource(WATCHED)).contents[0].text
+        require(after != before, f"before and after the change: {after}")
+        return {"uri": uri}
+
+    async def unsubscribed(self) -> dict[str, Any] | None:
+        """Nothing is heard of a resource any more. A change of the tools, told later on the same stream, shows it."""
+        if is_modern(self.peer.revision):
+            return {"skipped": "2026-07-28 has no unsubscribe: its subscription ended with its stream"}
+        await self.answer("test_trigger_resource_change", {})
+        await self.answer("test_trigger_tool_change", {})
+        heard = await self.peer.notices.next()
+        require(heard == ("notifications/tools/list_changed", ""), f"heard {heard} after unsubscribing")
+
     def steps(self) -> list[Callable[[], Awaitable[dict[str, Any] | None]]]:
         return [
             self.revision, self.list_tools, self.list_resources, self.list_templates, self.read_settings,
             self.get_prompt, self.call_tool, self.business_error, self.wrong_argument, self.progress,
-            self.cancellation, self.unknown_tool,
+            self.cancellation, self.unknown_tool, self.subscription, self.unsubscribed, self.sampling, self.roots,
+            self.elicitation_accepted, self.elicitation_declined, self.several_questions,
         ]  # fmt: skip
 
 
