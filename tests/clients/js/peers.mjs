@@ -1,20 +1,35 @@
-// What differs between the versions of the TypeScript SDK: the packages, the constructors, where headers go.
+// What differs between the versions of the TypeScript SDK: the packages, the constructors, where headers go, how
+// questions of the server are answered and resources watched.
 
 const CLIENT_INFO = { name: 'weir-story', version: '1.0.0' };
 
 // SDK 1.9.0 sends `requestInit` headers with POSTs only; the GET of its EventSource needs them from a fetch.
 const HEADERLESS_GET = new Set(['1.9.0']);
 
+const MODERN = '2026-07-28';
+
+// What 1.x knows messages by. v2 takes the name of the method.
+const SCHEMAS = {
+  'elicitation/create': 'ElicitRequestSchema',
+  'sampling/createMessage': 'CreateMessageRequestSchema',
+  'roots/list': 'ListRootsRequestSchema',
+  'notifications/resources/updated': 'ResourceUpdatedNotificationSchema',
+  'notifications/tools/list_changed': 'ToolListChangedNotificationSchema',
+};
+
 // Versions of 1.x are installed side by side under aliases (see package.json); anything else is v2.
 async function load(sdk) {
   if (!sdk.startsWith('1.')) {
     const v2 = await import('@modelcontextprotocol/client');
-    return { Client: v2.Client, Sse: v2.SSEClientTransport, Streamable: v2.StreamableHTTPClientTransport, v2: true };
+    const { SSEClientTransport: Sse, StreamableHTTPClientTransport: Streamable } = v2;
+    return { Client: v2.Client, Sse, Streamable, named: (method) => method, v2: true };
   }
   const { Client } = await import(`sdk-${sdk}/client/index.js`);
   const { SSEClientTransport: Sse } = await import(`sdk-${sdk}/client/sse.js`);
   const streamable = await import(`sdk-${sdk}/client/streamableHttp.js`).catch(() => ({}));
-  return { Client, Sse, Streamable: streamable.StreamableHTTPClientTransport, v2: false };
+  const types = await import(`sdk-${sdk}/types.js`);
+  const named = (method) => types[SCHEMAS[method]];
+  return { Client, Sse, Streamable: streamable.StreamableHTTPClientTransport, named, v2: false };
 }
 
 // A URL token replaces every header.
@@ -39,7 +54,7 @@ function makeTransport(parts, args) {
   return new parts.Sse(url, options);
 }
 
-const NEGOTIATION = { modern: { mode: 'auto' }, sse: { mode: 'auto' }, pinned: { mode: { pin: '2026-07-28' } } };
+const NEGOTIATION = { modern: { mode: 'auto' }, sse: { mode: 'auto' }, pinned: { mode: { pin: MODERN } } };
 
 // Sees every message that arrives, however often and whenever the SDK sets its own handler.
 function tap(transport, see) {
@@ -50,8 +65,77 @@ function tap(transport, see) {
   });
 }
 
-// Connects and returns the client, the negotiated revision, a call with options, the progress seen on the wire
-// and an orderly close.
+// Who sits in front of the client: answers what the server asks, and remembers what it was asked.
+export class Respondent {
+  static fields = { username: 'story', email: 'story@example.test', name: 'Ada', color: 'blue', ok: true };
+  static sample = 'Paris';
+  static root = 'file:///srv/story';
+  accepts = true;
+  asked = [];
+
+  elicit(params) {
+    this.asked.push(params.message);
+    if (!this.accepts) return { action: 'decline' };
+    const names = Object.keys(params.requestedSchema.properties);
+    return { action: 'accept', content: Object.fromEntries(names.map((name) => [name, Respondent.fields[name]])) };
+  }
+
+  sample(params) {
+    const { content } = params.messages[0];
+    this.asked.push((Array.isArray(content) ? content[0] : content).text);
+    return { role: 'assistant', model: 'story', content: { type: 'text', text: Respondent.sample } };
+  }
+
+  roots() {
+    return { roots: [{ uri: Respondent.root, name: 'story' }] };
+  }
+
+  // Has the client ask this respondent. Elicitation came with revision 2025-06-18; 1.9.0 and 1.12.3 do not know it.
+  attach(client, parts, canElicit) {
+    const answer = (method, by) => client.setRequestHandler(parts.named(method), async ({ params }) => by(params));
+    answer('sampling/createMessage', (params) => this.sample(params));
+    answer('roots/list', () => this.roots());
+    if (canElicit) answer('elicitation/create', (params) => this.elicit(params));
+  }
+}
+
+// What the server said of its own accord, in order.
+class Notices {
+  heard = [];
+  waiting = [];
+
+  attach(client, parts) {
+    for (const method of ['notifications/resources/updated', 'notifications/tools/list_changed']) {
+      client.setNotificationHandler(parts.named(method), (notice) => {
+        const notices = { method, uri: notice.params?.uri };
+        const waiter = this.waiting.shift();
+        if (waiter) waiter(notices);
+        else this.heard.push(notices);
+      });
+    }
+  }
+
+  next() {
+    if (this.heard.length) return Promise.resolve(this.heard.shift());
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+}
+
+// Watches a resource while `during` runs. v2 hands the notices of a modern stream to the handlers of the legacy ones.
+async function watching(client, revision, uri, during) {
+  if (revision === MODERN) {
+    const subscription = await client.listen({ resourceSubscriptions: [uri] });
+    await during();
+    await subscription.close();
+    return;
+  }
+  await client.subscribeResource({ uri });
+  await during();
+  await client.unsubscribeResource({ uri });
+}
+
+// Connects and returns the client, the negotiated revision, who answers and what is heard, a call with options, the
+// progress seen on the wire and an orderly close.
 export async function connect(args) {
   const parts = await load(args.sdk);
   const negotiation = NEGOTIATION[args.transport];
@@ -65,16 +149,27 @@ export async function connect(args) {
     initialized ??= message.result?.protocolVersion;
     if (message.method === 'notifications/progress') progressOnWire.push(message.params);
   });
+  const canElicit = Boolean(parts.named('elicitation/create'));
   const client = new parts.Client(CLIENT_INFO, {
-    capabilities: {},
+    capabilities: { sampling: {}, roots: {}, ...(canElicit ? { elicitation: { form: {} } } : {}) },
     ...(parts.v2 ? { versionNegotiation: negotiation } : {}),
   });
+  const respondent = new Respondent();
+  respondent.attach(client, parts, canElicit);
+  const notices = new Notices();
+  notices.attach(client, parts);
   await client.connect(transport);
+  // 1.x does not tell which revision it negotiated.
+  const revision = client.getNegotiatedProtocolVersion?.() ?? initialized;
   return {
     client,
     progressOnWire,
-    // 1.x does not tell which revision it negotiated.
-    revision: client.getNegotiatedProtocolVersion?.() ?? initialized,
+    revision,
+    isModern: revision === MODERN,
+    respondent,
+    canElicit,
+    notices,
+    watching: (uri, during) => watching(client, revision, uri, during),
     call: (name, values, options) => {
       const params = { name, arguments: values };
       return parts.v2 ? client.callTool(params, options) : client.callTool(params, undefined, options);

@@ -1,16 +1,19 @@
 #!/usr/bin/env node
-// One story told by a real TypeScript MCP client: connect, list, read, call, fail, see progress, cancel, close.
+// One story told by a real TypeScript MCP client: connect, list, read, call, fail, see progress, cancel, answer what
+// the server asks, watch a resource, close.
 //
 // `--sdk` decides which client this is; `peers.mjs` hides what differs between versions. Prints one JSON line
-// per step and exits with 0 when every step went well, with 1 otherwise.
+// per step and exits with 0 when every step went well, with 1 otherwise. What a client cannot do is told by a member
+// `skipped` with the reason.
 
 import { parseArgs } from 'node:util';
-import { connect } from './peers.mjs';
+import { connect, Respondent } from './peers.mjs';
 
 const STEP_MS = 15_000;
 const MAX_PAGES = 50;
 const NEEDED_TOOLS = ['dns_resolve', 'get_status', 'slow_count', 'slow_count_cancelled'];
 const INVALID_PARAMS = -32602;
+const WATCHED = 'test://watched-resource';
 
 const { values: args } = parseArgs({
   options: {
@@ -87,6 +90,34 @@ async function everyPage(fetch, field) {
 
 async function cancelledCalls(client) {
   return Number(textOf(await client.callTool({ name: 'slow_count_cancelled', arguments: {} })));
+}
+
+// The text of a call that is expected to go well.
+async function answer(client, name, values = {}) {
+  const result = await client.callTool({ name, arguments: values });
+  require(!result.isError, `isError: ${textOf(result)}`);
+  return textOf(result);
+}
+
+// The form that the server sends, filled in or declined.
+async function elicit({ client, respondent, canElicit }, accepts) {
+  const message = `Who are you? (step ${accepts ? 'accepted' : 'declined'})`;
+  respondent.accepts = accepts;
+  if (!canElicit) {
+    const result = await client.callTool({ name: 'test_elicitation', arguments: { message } });
+    require(result.isError, `not isError: ${textOf(result)}`);
+    require(textOf(result).includes('elicitation'), `elicitation is not named as missing: ${textOf(result)}`);
+    return { skipped: "this SDK has no elicitation; the tool's error says so", text: textOf(result).slice(0, 120) };
+  }
+  const text = await answer(client, 'test_elicitation', { message });
+  require(respondent.asked.at(-1) === message, `the client was asked ${respondent.asked}`);
+  const found = text.match(/^User response: action=(\w+), content=(.*)$/);
+  require(found, `the tool made of the answer: ${text}`);
+  const { username, email } = accepts ? Respondent.fields : {};
+  const content = JSON.parse(found[2]);
+  require(found[1] === (accepts ? 'accept' : 'decline'), `the tool made of the answer: ${text}`);
+  require(content.username === username && content.email === email, `the tool made of the answer: ${text}`);
+  return undefined;
 }
 
 // The steps, in the order in which they are told. Each takes the connected peer.
@@ -180,6 +211,49 @@ const steps = {
     require(result.error, `a result instead of a protocol error: ${JSON.stringify(result)}`);
     require(result.error.code === INVALID_PARAMS, `code ${result.error.code}, wanted ${INVALID_PARAMS}`);
     return { code: result.error.code, message: result.error.message };
+  },
+  async subscription({ client, watching, notices }) {
+    const read = async () => (await client.readResource({ uri: WATCHED })).contents[0].text;
+    const before = await read();
+    await watching(WATCHED, async () => {
+      await answer(client, 'test_trigger_resource_change');
+      const { method, uri } = await notices.next();
+      require(method === 'notifications/resources/updated' && uri === WATCHED, `heard ${method} ${uri}`);
+    });
+    const after = await read();
+    require(after !== before, `before and after the change: ${after}`);
+    return { uri: WATCHED };
+  },
+  // Nothing is heard of a resource any more. A change of the tools, told later on the same stream, shows it.
+  async unsubscribed({ client, isModern, notices }) {
+    if (isModern) return { skipped: '2026-07-28 has no unsubscribe: its subscription ended with its stream' };
+    await answer(client, 'test_trigger_resource_change');
+    await answer(client, 'test_trigger_tool_change');
+    const { method } = await notices.next();
+    require(method === 'notifications/tools/list_changed', `heard ${method} after unsubscribing`);
+    return undefined;
+  },
+  async sampling({ client, respondent }) {
+    const prompt = 'What is the capital of France?';
+    const text = await answer(client, 'test_sampling', { prompt });
+    require(respondent.asked.at(-1) === prompt, `the client was asked ${respondent.asked}`);
+    require(text === `LLM response: ${Respondent.sample}`, `the tool made of the answer: ${text}`);
+  },
+  async roots({ client }) {
+    const text = await answer(client, 'test_input_required_result_list_roots');
+    require(text.startsWith('1 roots:') && text.includes(Respondent.root), `the tool made of the answer: ${text}`);
+  },
+  elicitation_accepted: (peer) => elicit(peer, true),
+  elicitation_declined: (peer) => elicit(peer, false),
+  // One question after the other, then three at once.
+  async several_questions({ client, respondent, canElicit }) {
+    if (!canElicit) return { skipped: 'this SDK has no elicitation' };
+    respondent.accepts = true;
+    let text = await answer(client, 'test_input_required_result_multi_round');
+    require(text === 'Ada likes blue.', `the tool made of two answers: ${text}`);
+    text = await answer(client, 'test_input_required_result_multiple_inputs');
+    require(text === `${Respondent.sample} Ada has 1 roots.`, `the tool made of three answers: ${text}`);
+    return undefined;
   },
 };
 
