@@ -1,6 +1,8 @@
 // What differs between the versions of the TypeScript SDK: the packages, the constructors, where headers go, how
 // questions of the server are answered and resources watched.
 
+import { Notices, Respondent } from './respondent.mjs';
+
 const CLIENT_INFO = { name: 'weir-story', version: '1.0.0' };
 
 // SDK 1.9.0 sends `requestInit` headers with POSTs only; the GET of its EventSource needs them from a fetch.
@@ -65,62 +67,6 @@ function tap(transport, see) {
   });
 }
 
-// Who sits in front of the client: answers what the server asks, and remembers what it was asked.
-export class Respondent {
-  static fields = { username: 'story', email: 'story@example.test', name: 'Ada', color: 'blue', ok: true };
-  static sample = 'Paris';
-  static root = 'file:///srv/story';
-  accepts = true;
-  asked = [];
-
-  elicit(params) {
-    this.asked.push(params.message);
-    if (!this.accepts) return { action: 'decline' };
-    const names = Object.keys(params.requestedSchema.properties);
-    return { action: 'accept', content: Object.fromEntries(names.map((name) => [name, Respondent.fields[name]])) };
-  }
-
-  sample(params) {
-    const { content } = params.messages[0];
-    this.asked.push((Array.isArray(content) ? content[0] : content).text);
-    return { role: 'assistant', model: 'story', content: { type: 'text', text: Respondent.sample } };
-  }
-
-  roots() {
-    return { roots: [{ uri: Respondent.root, name: 'story' }] };
-  }
-
-  // Has the client ask this respondent. Elicitation came with revision 2025-06-18; 1.9.0 and 1.12.3 do not know it.
-  attach(client, parts, canElicit) {
-    const answer = (method, by) => client.setRequestHandler(parts.named(method), async ({ params }) => by(params));
-    answer('sampling/createMessage', (params) => this.sample(params));
-    answer('roots/list', () => this.roots());
-    if (canElicit) answer('elicitation/create', (params) => this.elicit(params));
-  }
-}
-
-// What the server said of its own accord, in order.
-class Notices {
-  heard = [];
-  waiting = [];
-
-  attach(client, parts) {
-    for (const method of ['notifications/resources/updated', 'notifications/tools/list_changed']) {
-      client.setNotificationHandler(parts.named(method), (notice) => {
-        const notices = { method, uri: notice.params?.uri };
-        const waiter = this.waiting.shift();
-        if (waiter) waiter(notices);
-        else this.heard.push(notices);
-      });
-    }
-  }
-
-  next() {
-    if (this.heard.length) return Promise.resolve(this.heard.shift());
-    return new Promise((resolve) => this.waiting.push(resolve));
-  }
-}
-
 // Watches a resource while `during` runs. v2 hands the notices of a modern stream to the handlers of the legacy ones.
 async function watching(client, revision, uri, during) {
   if (revision === MODERN) {
@@ -149,15 +95,20 @@ export async function connect(args) {
     initialized ??= message.result?.protocolVersion;
     if (message.method === 'notifications/progress') progressOnWire.push(message.params);
   });
+  // Elicitation came with revision 2025-06-18; 1.9.0 and 1.12.3 know nothing of it.
   const canElicit = Boolean(parts.named('elicitation/create'));
   const client = new parts.Client(CLIENT_INFO, {
     capabilities: { sampling: {}, roots: {}, ...(canElicit ? { elicitation: { form: {} } } : {}) },
     ...(parts.v2 ? { versionNegotiation: negotiation } : {}),
   });
   const respondent = new Respondent();
-  respondent.attach(client, parts, canElicit);
+  for (const [method, answer] of Object.entries(respondent.answers)) {
+    if (parts.named(method)) client.setRequestHandler(parts.named(method), async ({ params }) => answer(params));
+  }
   const notices = new Notices();
-  notices.attach(client, parts);
+  for (const method of Notices.heard) {
+    client.setNotificationHandler(parts.named(method), ({ params }) => notices.hear({ method, params }));
+  }
   await client.connect(transport);
   // 1.x does not tell which revision it negotiated.
   const revision = client.getNegotiatedProtocolVersion?.() ?? initialized;
