@@ -1,0 +1,49 @@
+// Forwards HTTP requests to another loopback server. Everything passes untouched: method, path, query, Host, every other
+// header as written, and both bodies, piece by piece.
+
+import http from 'node:http';
+
+// Of one connection, not of the message; `http` writes its own.
+const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'proxy-connection', 'te']);
+
+// Name, value, name, value, ... as written, without the fields that are not to be forwarded.
+function forwarded(rawHeaders, drop) {
+  const kept = [];
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i].toLowerCase();
+    if (!HOP_BY_HOP.has(name) && !drop.has(name)) kept.push(rawHeaders[i], rawHeaders[i + 1]);
+  }
+  return kept;
+}
+
+// Forwards one request to the server of `target`, with this Authorization header in place of its own, if one is given.
+export function forward(target, request, response, authorization) {
+  const headers = forwarded(request.rawHeaders, new Set(authorization ? ['authorization'] : []));
+  if (authorization) headers.push('Authorization', authorization);
+  if (request.headers['transfer-encoding']) headers.push('Transfer-Encoding', 'chunked');
+  const { hostname, port } = target;
+  const upstream = http.request({ hostname, port, method: request.method, path: request.url, headers, setHost: false });
+  upstream.setNoDelay(true);
+  upstream.on('response', (answer) => {
+    response.writeHead(answer.statusCode, forwarded(answer.rawHeaders, new Set()));
+    response.flushHeaders();
+    answer.pipe(response);
+    answer.on('error', () => response.destroy());
+  });
+  upstream.on('error', () => {
+    if (response.headersSent) response.destroy();
+    else response.writeHead(502).end();
+  });
+  // A client that goes away cancels its call: the server must see it.
+  response.on('close', () => upstream.destroy());
+  request.on('error', () => upstream.destroy());
+  request.pipe(upstream);
+}
+
+// Listens on a free port of the loopback and returns the origin: http://127.0.0.1:PORT.
+export async function listen(server) {
+  server.on('connection', (socket) => socket.setNoDelay(true));
+  server.requestTimeout = 0;
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return `http://127.0.0.1:${server.address().port}`;
+}
