@@ -1,6 +1,7 @@
 // What differs between the versions of the TypeScript SDK: the packages, the constructors, where headers go, how
 // questions of the server are answered and resources watched.
 
+import { fileURLToPath } from 'node:url';
 import { Notices, Respondent } from './respondent.mjs';
 
 const CLIENT_INFO = { name: 'weir-story', version: '1.0.0' };
@@ -24,14 +25,16 @@ async function load(sdk) {
   if (!sdk.startsWith('1.')) {
     const v2 = await import('@modelcontextprotocol/client');
     const { SSEClientTransport: Sse, StreamableHTTPClientTransport: Streamable } = v2;
-    return { Client: v2.Client, Sse, Streamable, named: (method) => method, v2: true };
+    const { StdioClientTransport: Stdio } = await import('@modelcontextprotocol/client/stdio');
+    return { Client: v2.Client, Sse, Streamable, Stdio, named: (method) => method, v2: true };
   }
   const { Client } = await import(`sdk-${sdk}/client/index.js`);
   const { SSEClientTransport: Sse } = await import(`sdk-${sdk}/client/sse.js`);
   const streamable = await import(`sdk-${sdk}/client/streamableHttp.js`).catch(() => ({}));
+  const { StdioClientTransport: Stdio } = await import(`sdk-${sdk}/client/stdio.js`);
   const types = await import(`sdk-${sdk}/types.js`);
   const named = (method) => types[SCHEMAS[method]];
-  return { Client, Sse, Streamable: streamable.StreamableHTTPClientTransport, named, v2: false };
+  return { Client, Sse, Streamable: streamable.StreamableHTTPClientTransport, Stdio, named, v2: false };
 }
 
 // A URL token replaces every header.
@@ -44,7 +47,29 @@ function endpoint(args) {
   return { url, headers: { Authorization: `Bearer ${args.key}` } };
 }
 
+// Steps that the bridge cannot carry, by transport, and why.
+const BRIDGE_CANNOT = {
+  modern: {
+    cancellation:
+      'mcp-remote posts notifications/cancelled and leaves the stream of the call open, but over HTTP closing it is what cancels',
+  },
+};
+
+// npm mcp-remote, which speaks stdio to the client and HTTP to Weir. The key is in its environment, not in its arguments.
+function bridge(parts, args) {
+  const { url, headers } = endpoint(args);
+  const program = fileURLToPath(new URL('../node_modules/mcp-remote/dist/proxy.js', import.meta.url));
+  const speak = args.transport === 'sse' ? 'sse-only' : 'http-only';
+  const credential = headers ? ['--header', 'Authorization:${WEIR_STORY_CREDENTIAL}'] : [];
+  return new parts.Stdio({
+    command: process.execPath,
+    args: [program, url.href, '--transport', speak, ...credential],
+    env: headers ? { WEIR_STORY_CREDENTIAL: headers.Authorization } : {},
+  });
+}
+
 function makeTransport(parts, args) {
+  if (args.bridge) return bridge(parts, args);
   const { url, headers } = endpoint(args);
   const options = headers ? { requestInit: { headers } } : {};
   if (args.transport !== 'sse') return new parts.Streamable(url, options);
@@ -119,6 +144,7 @@ export async function connect(args) {
     isModern: revision === MODERN,
     respondent,
     canElicit,
+    cannot: (args.bridge && BRIDGE_CANNOT[args.transport]) || {},
     notices,
     watching: (uri, during) => watching(client, revision, uri, during),
     call: (name, values, options) => {
