@@ -17,26 +17,35 @@ function forwarded(rawHeaders, drop) {
 }
 
 // Forwards one request to the server of `target`, with this Authorization header in place of its own, if one is given.
-export function forward(target, request, response, authorization) {
+// `answered` hears the headers of the response,
+// and gets a way to cut off the client so that the server does not notice.
+export function forward(target, request, response, { authorization, answered } = {}) {
   const headers = forwarded(request.rawHeaders, new Set(authorization ? ['authorization'] : []));
   if (authorization) headers.push('Authorization', authorization);
   if (request.headers['transfer-encoding']) headers.push('Transfer-Encoding', 'chunked');
   const { hostname, port } = target;
   const upstream = http.request({ hostname, port, method: request.method, path: request.url, headers, setHost: false });
   upstream.setNoDelay(true);
+  // A client that goes away cancels its call: the server must see it.
+  const leave = () => upstream.destroy();
   upstream.on('response', (answer) => {
     response.writeHead(answer.statusCode, forwarded(answer.rawHeaders, new Set()));
     response.flushHeaders();
     answer.pipe(response);
     answer.on('error', () => response.destroy());
+    answered?.(answer.headers, () => {
+      response.off('close', leave);
+      answer.unpipe(response);
+      answer.resume();
+      request.socket.destroy();
+    });
   });
   upstream.on('error', () => {
     if (response.headersSent) response.destroy();
     else response.writeHead(502).end();
   });
-  // A client that goes away cancels its call: the server must see it.
-  response.on('close', () => upstream.destroy());
-  request.on('error', () => upstream.destroy());
+  response.on('close', leave);
+  request.on('error', leave);
   request.pipe(upstream);
 }
 

@@ -1,12 +1,10 @@
 // The story as a page tells it: the steps that every client tells, and what becomes of an EventSource whose connection
 // is cut. Settings come from story.mjs, which also cuts; every line goes back to it.
 
+import { interruptions } from '../js/interruptions.mjs';
 import { Notices, Respondent } from '../js/respondent.mjs';
-import { answer, require, step, steps, textOf } from '../js/steps.mjs';
+import { answer, require, step, steps } from '../js/steps.mjs';
 import { Client } from './client.mjs';
-
-const WATCHED = 'test://watched-resource';
-const COUNT = { steps: 5, delay_ms: 50 };
 
 async function tellServer(path, facts = {}) {
   const response = await fetch(path, { method: 'POST', body: JSON.stringify(facts) });
@@ -38,6 +36,12 @@ async function connect() {
     canElicit: true,
     notices,
     progressOnWire: client.progressOnWire,
+    network: {
+      hold: () => tellServer('/hold'),
+      release: () => tellServer('/release'),
+      part: () => tellServer('/part'),
+    },
+    alone,
     watching: async (uri, during) => {
       await client.subscribeResource({ uri });
       await during();
@@ -59,7 +63,8 @@ async function alone(method, params) {
   return result;
 }
 
-const interruptions = {
+// What only an EventSource can show.
+const ofBrowsers = {
   // The connection is cut between two calls: the browser connects again, and the session goes on.
   async reconnection({ client }) {
     const lost = client.next('error');
@@ -71,37 +76,10 @@ const interruptions = {
     await opened;
     const away = Math.round(performance.now() - started);
     const text = await answer(client, 'test_simple_text');
-    require(client.endpoints.size === 1, 'the server opened another session');
     return { away, text };
   },
-  // The connection is cut in the middle of a call and stays cut until everything has happened: progress, a result, the
-  // answer to a call made meanwhile, and a notification. All of it arrives, in order and once.
-  async answers_in_the_gap({ client, call, notices }) {
-    await client.subscribeResource({ uri: WATCHED });
-    client.progressOnWire.length = 0;
-    let begun;
-    const firstProgress = new Promise((resolve) => (begun = resolve));
-    const counted = call('slow_count', COUNT, { onprogress: begun });
-    await firstProgress;
-    const opened = client.next('open');
-    require((await tellServer('/hold')).cut === 1, 'there was not one stream to cut');
-    const before = await alone('resources/read', { uri: WATCHED });
-    const changed = client.callTool({ name: 'test_trigger_resource_change', arguments: {} });
-    let after = before;
-    while (after.contents[0].text === before.contents[0].text) after = await alone('resources/read', { uri: WATCHED });
-    // A count that began later and takes as long has ended: so has the one whose stream was cut.
-    await alone('tools/call', { name: 'slow_count', arguments: COUNT });
-    await tellServer('/release');
-    await opened;
-    require(textOf(await counted) === 'Counted to 5.', `the cut call said ${textOf(await counted)}`);
-    require(!(await changed).isError, `the call made meanwhile said ${textOf(await changed)}`);
-    const { method, uri } = await notices.next();
-    require(method === 'notifications/resources/updated' && uri === WATCHED, `heard ${method} ${uri}`);
-    const progress = client.progressOnWire.map((one) => one.progress).join();
-    require(progress === '1,2,3,4,5', `progress was ${progress}`);
-    await client.unsubscribeResource({ uri: WATCHED });
+  async one_session({ client }) {
     require(client.endpoints.size === 1, 'the server opened another session');
-    return { progress };
   },
   async nothing_twice({ client }) {
     require(!client.strays.length, `came twice or unasked: ${JSON.stringify(client.strays)}`);
@@ -128,7 +106,7 @@ async function tell() {
     return { browser: navigator.userAgent };
   });
   if (!connected) return false;
-  for (const [name, action] of Object.entries({ ...steps, ...interruptions })) {
+  for (const [name, action] of Object.entries({ ...steps, ...interruptions, ...ofBrowsers })) {
     if (!(await step(print, name, () => action(peer)))) return false;
   }
   const closed = await step(print, 'close', async () => {

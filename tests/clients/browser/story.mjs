@@ -2,8 +2,8 @@
 // Has a page in headless Chromium tell the story over HTTP+SSE, and prints what the page reports: one JSON line per
 // step. Exits with 0 when every step went well, with 1 otherwise.
 //
-// The page comes from http://localhost:PORT, so Weir is another origin to it. Between the two stands a proxy that can
-// cut the page's stream and hold its next one, as a bad network does.
+// The page comes from http://localhost:PORT, so Weir is another origin to it. Between the two stands a network that is cut
+// when the page asks for it.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -11,7 +11,8 @@ import http from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { forward, listen } from '../forward.mjs';
+import { listen } from '../forward.mjs';
+import { Network } from '../network.mjs';
 
 const STORY_MS = 50_000;
 const STDERR_BYTES = 20_000;
@@ -46,28 +47,8 @@ function shown(text) {
 // Prints one step.
 const print = (facts) => console.log(shown(JSON.stringify(facts)));
 
-// The streams that are open, and those that wait because streams are held.
-const open = new Set();
-let held;
-
-function cut() {
-  const count = open.size;
-  for (const request of open) request.socket.destroy();
-  return { cut: count };
-}
-
-const target = new URL(args['sse-url']);
-const proxy = http.createServer((request, response) => {
-  const isStream = request.method === 'GET' && request.url.startsWith(target.pathname);
-  if (!isStream) return forward(target, request, response);
-  if (held) return held.push(() => forward(target, request, response));
-  open.add(request);
-  response.on('close', () => open.delete(request));
-  return forward(target, request, response);
-});
-const weir = await listen(proxy);
-
-const withToken = (url, token) => `${weir}${new URL(url).pathname}?token=${token}`;
+const network = await Network.before(args['sse-url']);
+const withToken = (url, token) => `${network.through(url)}?token=${token}`;
 const revisions = args.revision.split(',');
 
 // What the page may ask of this program.
@@ -82,14 +63,10 @@ const commands = {
     wanted: revisions,
   }),
   '/report': (facts) => (print(facts), {}),
-  '/cut': cut,
-  '/hold': () => ((held = []), cut()),
-  '/release': () => {
-    const waiting = held;
-    held = undefined;
-    for (const go of waiting) go();
-    return {};
-  },
+  '/cut': () => network.cut(),
+  '/part': () => network.part(),
+  '/hold': () => network.hold(),
+  '/release': () => network.release(),
   '/end': ({ ok }) => (finish(ok), {}),
 };
 
@@ -97,6 +74,7 @@ const FILES = {
   '/': ['browser/index.html', 'text/html'],
   '/browser/page.mjs': ['browser/page.mjs', 'text/javascript'],
   '/browser/client.mjs': ['browser/client.mjs', 'text/javascript'],
+  '/js/interruptions.mjs': ['js/interruptions.mjs', 'text/javascript'],
   '/js/steps.mjs': ['js/steps.mjs', 'text/javascript'],
   '/js/respondent.mjs': ['js/respondent.mjs', 'text/javascript'],
 };
