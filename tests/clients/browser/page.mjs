@@ -34,6 +34,7 @@ async function connect() {
     isModern: false,
     respondent,
     canElicit: true,
+    cannot: {},
     notices,
     progressOnWire: client.progressOnWire,
     network: {

@@ -38,7 +38,7 @@ async function load(sdk) {
 }
 
 // A URL token replaces every header.
-function endpoint(args) {
+export function endpoint(args) {
   const url = new URL(args.transport === 'sse' ? args['sse-url'] : args.url);
   if (args.token) {
     url.searchParams.set('token', args.token);
@@ -47,13 +47,26 @@ function endpoint(args) {
   return { url, headers: { Authorization: `Bearer ${args.key}` } };
 }
 
-// Steps that the bridge cannot carry, by transport, and why.
-const BRIDGE_CANNOT = {
-  modern: {
-    cancellation:
-      'mcp-remote posts notifications/cancelled and leaves the stream of the call open, but over HTTP closing it is what cancels',
-  },
-};
+// The steps that this client cannot do on this transport, and why. `interruptions` stands for all that are told over a bad
+// network.
+export function limits({ sdk, transport, token, bridge }) {
+  if (transport === 'modern' || transport === 'pinned') {
+    const interruptions = '2026-07-28 has no resumption: a call whose stream is cut is sent again';
+    const cancellation =
+      'mcp-remote posts notifications/cancelled and leaves the stream of the call open, whose close is what cancels';
+    return bridge ? { interruptions, cancellation } : { interruptions };
+  }
+  // The fetch that an SDK gives its EventSource replaces the headers of the EventSource. The one of ours does not.
+  if (transport === 'sse' && (token || !HEADERLESS_GET.has(sdk))) {
+    const sdkDrops = 'the EventSource of this SDK comes back without Last-Event-ID';
+    const bridgeDrops = 'mcp-remote gives up the calls that wait when its SSE stream drops';
+    return { interruptions: bridge ? bridgeDrops : sdkDrops };
+  }
+  if (['1.12.3', '1.13.0'].includes(sdk)) {
+    return { notices_in_the_gap: 'this SDK opens its GET stream again only if an event with an id has come on it' };
+  }
+  return {};
+}
 
 // npm mcp-remote, which speaks stdio to the client and HTTP to Weir. The key is in its environment, not in its arguments.
 function bridge(parts, args) {
@@ -144,7 +157,7 @@ export async function connect(args) {
     isModern: revision === MODERN,
     respondent,
     canElicit,
-    cannot: (args.bridge && BRIDGE_CANNOT[args.transport]) || {},
+    cannot: limits(args),
     notices,
     watching: (uri, during) => watching(client, revision, uri, during),
     call: (name, values, options) => {

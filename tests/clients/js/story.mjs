@@ -8,7 +8,9 @@
 // `skipped` with the reason.
 
 import { parseArgs } from 'node:util';
-import { connect } from './peers.mjs';
+import { Network } from '../network.mjs';
+import { interruptions } from './interruptions.mjs';
+import { connect, endpoint, limits } from './peers.mjs';
 import { require, step, steps } from './steps.mjs';
 
 const { values: args } = parseArgs({
@@ -60,19 +62,47 @@ async function refused() {
   throw new Error('connected with a wrong credential');
 }
 
-async function tell() {
+// One request of its own, beside the client: up to 2025-11-25 a single call needs no session.
+async function alone(method, params) {
+  const { url, headers } = endpoint({ ...args, transport: 'streamable' });
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', Accept: 'application/json, text/event-stream', ...headers },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
+  });
+  const { result, error } = await response.json();
+  require(result, `${method} was answered with ${response.status} ${JSON.stringify(error)}`);
+  return result;
+}
+
+// A connection of its own, the steps that are told on it, and its close.
+async function chapter(connectAs, chapterSteps, chapterArgs) {
   let peer;
-  const connected = await step(print, 'connect', async () => {
-    peer = await connect(args);
-    peer.wanted = args.revision.split(',').filter(Boolean);
+  const connected = await step(print, connectAs, async () => {
+    peer = await connect(chapterArgs);
     return { sdk: `typescript ${args.sdk}`, ...(args.bridge ? { behind: 'mcp-remote' } : {}) };
   });
   if (!connected) return false;
-  for (const [name, action] of Object.entries(steps)) {
+  Object.assign(peer, { wanted: args.revision.split(',').filter(Boolean), network: chapterArgs.network, alone });
+  for (const [name, action] of Object.entries(chapterSteps)) {
     const skipped = peer.cannot[name];
     if (!(await step(print, name, skipped ? async () => ({ skipped }) : () => action(peer)))) return false;
   }
-  return (await step(print, 'close', () => peer.close())) && (await step(print, 'wrong_key', refused));
+  return step(print, 'close', () => peer.close());
+}
+
+// The chapter of the bad network.
+async function interrupted() {
+  const { interruptions: skipped } = limits(args);
+  if (skipped) return step(print, 'interruptions', async () => ({ skipped }));
+  const network = await Network.before(args.url);
+  const behind = { ...args, url: network.through(args.url), 'sse-url': network.through(args['sse-url']), network };
+  return chapter('connect_badly', interruptions, behind);
+}
+
+async function tell() {
+  const told = (await chapter('connect', steps, args)) && (await interrupted());
+  return told && (await step(print, 'wrong_key', refused));
 }
 
 // Leave at once: a transport that still holds a stream open must not turn a finished story into a hang.
