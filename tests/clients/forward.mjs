@@ -1,5 +1,5 @@
-// Forwards HTTP requests to another loopback server. Everything passes untouched: method, path, query, Host, every other
-// header as written, and both bodies, piece by piece.
+// Forwards HTTP requests to another loopback server. Everything passes untouched: method, path, query, Host, every
+// other header as written, and both bodies, piece by piece.
 
 import http from 'node:http';
 

@@ -2,8 +2,8 @@
 // Has a page in headless Chromium tell the story over HTTP+SSE, and prints what the page reports: one JSON line per
 // step. Exits with 0 when every step went well, with 1 otherwise.
 //
-// The page comes from http://localhost:PORT, so Weir is another origin to it. Between the two stands a network that is cut
-// when the page asks for it.
+// The page comes from http://localhost:PORT, so Weir is another origin to it. Between the two stands a network that is
+// cut when the page asks for it.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';

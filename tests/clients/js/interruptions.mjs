@@ -1,5 +1,5 @@
-// What becomes of a client whose streams are cut. Runs in Node and in a browser. Beside what the steps of the story need,
-// the peer has `network` (network.mjs) and `alone`, which makes one request of its own, beside every stream.
+// What becomes of a client whose streams are cut. Runs in Node and in a browser. Beside what the steps of the story
+// need, the peer has `network` (network.mjs) and `alone`, which makes one request of its own, beside every stream.
 
 import { answer, require, textOf } from './steps.mjs';
 
@@ -67,8 +67,8 @@ export const interruptions = {
     await heardOnce(peer);
     return { cut };
   },
-  // The client is cut off in the middle of a call and the server does not notice: it goes on talking to nobody. When the
-  // client is back, it hears all of that.
+  // The client is cut off in the middle of a call and the server does not notice: it goes on talking to nobody. When
+  // the client is back, it hears all of that.
   async cut_unnoticed(peer) {
     const { client, network, cannot } = peer;
     await client.subscribeResource({ uri: WATCHED });

@@ -47,8 +47,8 @@ export function endpoint(args) {
   return { url, headers: { Authorization: `Bearer ${args.key}` } };
 }
 
-// The steps that this client cannot do on this transport, and why. `interruptions` stands for all that are told over a bad
-// network.
+// The steps that this client cannot do on this transport, and why. `interruptions` stands for all that are told over a
+// bad network.
 export function limits({ sdk, transport, token, bridge }) {
   if (transport === 'modern' || transport === 'pinned') {
     const interruptions = '2026-07-28 has no resumption: a call whose stream is cut is sent again';
@@ -68,7 +68,8 @@ export function limits({ sdk, transport, token, bridge }) {
   return {};
 }
 
-// npm mcp-remote, which speaks stdio to the client and HTTP to Weir. The key is in its environment, not in its arguments.
+// npm mcp-remote, which speaks stdio to the client and HTTP to Weir. The key is in its environment, not among its
+// arguments.
 function bridge(parts, args) {
   const { url, headers } = endpoint(args);
   const program = fileURLToPath(new URL('../node_modules/mcp-remote/dist/proxy.js', import.meta.url));

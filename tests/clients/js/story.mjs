@@ -2,10 +2,9 @@
 // One story told by a real TypeScript MCP client: connect, list, read, call, fail, see progress, cancel, answer what
 // the server asks, watch a resource, close.
 //
-// `--sdk` decides which client this is; `peers.mjs` hides what differs between versions. With `--bridge` it speaks stdio
-// to npm mcp-remote, which speaks the transport. Prints one JSON line
-// per step and exits with 0 when every step went well, with 1 otherwise. What a client cannot do is told by a member
-// `skipped` with the reason.
+// `--sdk` decides which client this is; `peers.mjs` hides what differs between versions. With `--bridge` it speaks
+// stdio to npm mcp-remote, which speaks the transport. Prints one JSON line per step and exits with 0 when every step
+// went well, with 1 otherwise. What a client cannot do is told by a member `skipped` with the reason.
 
 import { parseArgs } from 'node:util';
 import { Network } from '../network.mjs';
