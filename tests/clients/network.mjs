@@ -8,6 +8,8 @@ export class Network {
   #streams = new Map();
   // Requests for streams that wait, while streams are held.
   #held;
+  // Who waits for a stream to be open.
+  #waiting = [];
   #server;
 
   // Stands in front of the server of `url`. `origin` is what to connect to in its place.
@@ -29,8 +31,15 @@ export class Network {
       answered: (headers, part) => {
         if (!headers['content-type']?.startsWith('text/event-stream')) return;
         this.#streams.set(response, { cut: () => request.socket.destroy(), part });
+        for (const go of this.#waiting.splice(0)) go();
       },
     });
+  }
+
+  // The streams that are open: at least one, which may be a moment away.
+  async #open() {
+    while (!this.#streams.size) await new Promise((resolve) => this.#waiting.push(resolve));
+    return [...this.#streams.values()];
   }
 
   // The same address behind this network.
@@ -40,26 +49,27 @@ export class Network {
   }
 
   // Cuts every stream. Client and server both see it.
-  cut() {
-    const streams = [...this.#streams.values()];
+  async cut() {
+    const streams = await this.#open();
     for (const { cut } of streams) cut();
     return { cut: streams.length };
   }
 
   // Cuts every stream as a network does that loses its mind: the server goes on talking to nobody.
-  part() {
-    const streams = [...this.#streams.values()];
+  async part() {
+    const streams = await this.#open();
     for (const { part } of streams) part();
     return { cut: streams.length };
   }
 
   // Cuts every stream, and lets no other one begin until it is told to.
-  hold() {
+  async hold() {
+    await this.#open();
     this.#held ??= [];
     return this.cut();
   }
 
-  release() {
+  async release() {
     const waiting = this.#held ?? [];
     this.#held = undefined;
     for (const go of waiting) go();

@@ -89,7 +89,7 @@ const pages = http.createServer(async (request, response) => {
   const command = request.method === 'POST' && commands[request.url];
   const file = request.method === 'GET' && FILES[request.url];
   if (command) {
-    const answer = JSON.stringify(command(await body(request)));
+    const answer = JSON.stringify(await command(await body(request)));
     response.writeHead(200, { 'Content-Type': 'application/json' }).end(answer);
   } else if (file) {
     const content = await readFile(path.join(import.meta.dirname, '..', file[0]));

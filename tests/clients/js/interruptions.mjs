@@ -16,7 +16,6 @@ async function cutWhileCounting({ call, progressOnWire }, cutAll, goOn) {
   const counted = call('slow_count', COUNT, { onprogress: begun });
   await firstProgress;
   const { cut } = await cutAll();
-  require(cut, 'there was no stream to cut');
   await goOn?.();
   const text = textOf(await counted);
   require(text === 'Counted to 5.', `the cut call said ${text}`);
@@ -57,8 +56,7 @@ export const interruptions = {
     const { client, network, alone } = peer;
     await client.subscribeResource({ uri: WATCHED });
     const { cut } = await network.hold();
-    require(cut, 'there was no stream to cut');
-    const before = await watched(alone);
+      const before = await watched(alone);
     const changed = answer(client, 'test_trigger_resource_change');
     while ((await watched(alone)) === before);
     await network.release();

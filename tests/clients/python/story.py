@@ -17,12 +17,15 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio
+from interruptions import Interruptions, network_before, why_not
 from peers import Peer, Respondent, connect, field, is_modern, protocol_error
 
 STEP_SECONDS = 15
 STORY_SECONDS = 40
 NEEDED_TOOLS = {"dns_resolve", "get_status", "slow_count", "slow_count_cancelled"}
 WATCHED = "test://watched-resource"
+
+Steps = list[Callable[[], Awaitable[dict[str, Any] | None]]]
 
 
 class Failed(Exception):
@@ -238,7 +241,7 @@ class Story:
         heard = await self.peer.notices.next()
         require(heard == ("notifications/tools/list_changed", ""), f"heard {heard} after unsubscribing")
 
-    def steps(self) -> list[Callable[[], Awaitable[dict[str, Any] | None]]]:
+    def steps(self) -> Steps:
         return [
             self.revision, self.list_tools, self.list_resources, self.list_templates, self.read_settings,
             self.get_prompt, self.call_tool, self.business_error, self.wrong_argument, self.progress,
@@ -268,18 +271,17 @@ async def refused(args: argparse.Namespace) -> dict[str, Any]:
     raise Failed("connected with a wrong credential")
 
 
-async def tell(args: argparse.Namespace) -> None:
-    report = Report([args.key, args.token, other_key(args.key), other_key(args.token) if args.token else ""])
+async def chapter(report: Report, name: str, args: argparse.Namespace, steps_of: Callable[[Peer], Steps]) -> None:
+    """A connection of its own, the steps that are told on it, and its close."""
     started = time.monotonic()
-    current = "connect"
+    current = name
     try:
         with anyio.fail_after(STEP_SECONDS) as limit:
             async with connect(args) as peer:
                 limit.deadline = anyio.current_time() + STORY_SECONDS
-                report.line("connect", True, started, sdk=f"python mcp {version('mcp')}")
-                story = Story(peer, [one for one in args.revision.split(",") if one])
+                report.line(name, True, started, sdk=f"python mcp {version('mcp')}")
                 current = "story"
-                for action in story.steps():
+                for action in steps_of(peer):
                     await report.step(action.__name__, action)
                 started, current = time.monotonic(), "close"
         report.line("close", True, started)
@@ -287,6 +289,23 @@ async def tell(args: argparse.Namespace) -> None:
         if not any(isinstance(leaf, Failed) for leaf in leaves(error)):
             report.line(current, False, started, error=describe(error))
         raise SystemExit(1) from None
+
+
+async def interrupted(report: Report, args: argparse.Namespace) -> None:
+    """The chapter of the bad network."""
+    if why_not(args):
+        report.line("interruptions", True, time.monotonic(), skipped=why_not(args))
+        return
+    async with network_before(args.node, args.url) as (network, url):
+        behind = argparse.Namespace(**{**vars(args), "url": url})
+        await chapter(report, "connect_badly", behind, lambda peer: Interruptions(peer, network, args).steps())
+
+
+async def tell(args: argparse.Namespace) -> None:
+    report = Report([args.key, args.token, other_key(args.key), other_key(args.token) if args.token else ""])
+    revisions = [one for one in args.revision.split(",") if one]
+    await chapter(report, "connect", args, lambda peer: Story(peer, revisions).steps())
+    await interrupted(report, args)
     await report.step("wrong_key", lambda: refused(args))
 
 
@@ -297,6 +316,7 @@ def main() -> None:
     parser.add_argument("--key", required=True, help="API key for the Authorization header")
     parser.add_argument("--token", default="", help="URL token: stands in ?token= and no header is sent")
     parser.add_argument("--transport", required=True, choices=["streamable", "sse", "modern", "pinned"])
+    parser.add_argument("--node", required=True, help="the program that runs ../network-program.mjs")
     parser.add_argument("--revision", default="", help="accepted revisions, comma separated; empty: any")
     try:
         anyio.run(tell, parser.parse_args())
