@@ -3,13 +3,13 @@
 //
 //   network-program.mjs http://127.0.0.1:8080/mcp
 //
-// Prints the origin to connect to. Each line that it reads is one of cut, part, hold or release, and is answered with one
-// JSON line. It ends with its input.
+// Prints the origin to connect to. Each line that it reads is part, hold or release, and is answered with one JSON
+// line. It ends with its input.
 
 import { createInterface } from 'node:readline';
 import { Network } from './network.mjs';
 
-const COMMANDS = ['cut', 'part', 'hold', 'release'];
+const COMMANDS = ['part', 'hold', 'release'];
 
 const network = await Network.before(process.argv[2]);
 console.log(network.origin);

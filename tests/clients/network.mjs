@@ -48,25 +48,19 @@ export class Network {
     return `${this.origin}${pathname}${search}`;
   }
 
-  // Cuts every stream. Client and server both see it.
-  async cut() {
-    const streams = await this.#open();
-    for (const { cut } of streams) cut();
-    return { cut: streams.length };
-  }
-
-  // Cuts every stream as a network does that loses its mind: the server goes on talking to nobody.
+  // Cuts off the client of every stream. The server does not notice, and goes on talking to nobody.
   async part() {
     const streams = await this.#open();
     for (const { part } of streams) part();
     return { cut: streams.length };
   }
 
-  // Cuts every stream, and lets no other one begin until it is told to.
+  // Cuts every stream, which client and server both see, and lets no other one begin until it is told to.
   async hold() {
-    await this.#open();
+    const streams = await this.#open();
     this.#held ??= [];
-    return this.cut();
+    for (const { cut } of streams) cut();
+    return { cut: streams.length };
   }
 
   async release() {

@@ -84,6 +84,10 @@ export class Client {
     return answered;
   }
 
+  async #answer(id, method, params) {
+    await this.#post({ id, result: await this.#answers[method](params) });
+  }
+
   #take(message) {
     const { id, method, params, result, error } = message;
     if (method === 'notifications/progress') {
@@ -92,7 +96,7 @@ export class Client {
     } else if (method && id === undefined) {
       this.#hear(message);
     } else if (method) {
-      this.#post({ id, result: this.#answers[method](params) }).catch((failed) => this.strays.push(failed.message));
+      this.#answer(id, method, params).catch((failed) => this.strays.push(failed.message));
     } else {
       const waiter = this.#waiting.get(id);
       if (!this.#waiting.delete(id)) this.strays.push(message);

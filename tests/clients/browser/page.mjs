@@ -66,18 +66,23 @@ async function alone(method, params) {
 
 // What only an EventSource can show.
 const ofBrowsers = {
-  // The connection is cut between two calls: the browser connects again, and the session goes on.
-  async reconnection({ client }) {
+  // The connection is cut between two calls. What is posted meanwhile is taken, and what it leads to, a question and a
+  // result, comes when the browser has connected again, which it does by itself.
+  async reconnection({ client, network, respondent }) {
     const lost = client.next('error');
     const opened = client.next('open');
-    require((await tellServer('/cut')).cut === 1, 'there was not one stream to cut');
+    await network.hold();
     await lost;
     require(client.readyState === EventSource.CONNECTING, `the stream is in state ${client.readyState}`);
     const started = performance.now();
+    const message = 'Are you there?';
+    const told = answer(client, 'test_elicitation', { message });
+    await network.release();
     await opened;
     const away = Math.round(performance.now() - started);
-    const text = await answer(client, 'test_simple_text');
-    return { away, text };
+    require((await told).startsWith('User response: action=accept'), `the tool made of the answer: ${await told}`);
+    require(respondent.asked.at(-1) === message, `the client was asked ${respondent.asked}`);
+    return { away };
   },
   async one_session({ client }) {
     require(client.endpoints.size === 1, 'the server opened another session');

@@ -63,7 +63,6 @@ const commands = {
     wanted: revisions,
   }),
   '/report': (facts) => (print(facts), {}),
-  '/cut': () => network.cut(),
   '/part': () => network.part(),
   '/hold': () => network.hold(),
   '/release': () => network.release(),

@@ -1,6 +1,7 @@
 // What becomes of a client whose streams are cut. Runs in Node and in a browser. Beside what the steps of the story
 // need, the peer has `network` (network.mjs) and `alone`, which makes one request of its own, beside every stream.
 
+import { Respondent } from './respondent.mjs';
 import { answer, require, textOf } from './steps.mjs';
 
 const WATCHED = 'test://watched-resource';
@@ -50,6 +51,20 @@ export const interruptions = {
         await network.release();
       },
     );
+  },
+  // Every stream is cut while the user thinks, and stays cut until the answer is given.
+  async question_in_the_gap({ client, respondent, canElicit, network }) {
+    if (!canElicit) return { skipped: 'this SDK has no elicitation' };
+    respondent.accepts = true;
+    const cut = new Promise((resolve, reject) => {
+      respondent.meanwhile = () => network.hold().then(resolve, reject);
+    });
+    const told = answer(client, 'test_input_required_result_elicitation');
+    await cut;
+    respondent.meanwhile = async () => {};
+    await network.release();
+    require((await told) === `Hello, ${Respondent.fields.name}!`, `the tool made of the answer: ${await told}`);
+    return cut;
   },
   // Every stream is cut, and stays cut until a resource has changed.
   async notices_in_the_gap(peer) {

@@ -8,6 +8,8 @@ export class Respondent {
   static root = 'file:///srv/story';
   accepts = true;
   asked = [];
+  // What happens between the question and its answer.
+  meanwhile = async () => {};
 
   // By method, so that a client can be made to ask this respondent.
   answers = {
@@ -16,8 +18,9 @@ export class Respondent {
       return { role: 'assistant', model: 'story', content: { type: 'text', text: Respondent.sample } };
     },
     'roots/list': () => ({ roots: [{ uri: Respondent.root, name: 'story' }] }),
-    'elicitation/create': ({ message, requestedSchema }) => {
+    'elicitation/create': async ({ message, requestedSchema }) => {
       this.asked.push(message);
+      await this.meanwhile();
       if (!this.accepts) return { action: 'decline' };
       const names = Object.keys(requestedSchema.properties);
       return { action: 'accept', content: Object.fromEntries(names.map((name) => [name, Respondent.fields[name]])) };
