@@ -7,21 +7,18 @@ import http from 'node:http';
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'proxy-connection', 'te']);
 
 // Name, value, name, value, ... as written, without the fields that are not to be forwarded.
-function forwarded(rawHeaders, drop) {
+function forwarded(rawHeaders) {
   const kept = [];
   for (let i = 0; i < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i].toLowerCase();
-    if (!HOP_BY_HOP.has(name) && !drop.has(name)) kept.push(rawHeaders[i], rawHeaders[i + 1]);
+    if (!HOP_BY_HOP.has(rawHeaders[i].toLowerCase())) kept.push(rawHeaders[i], rawHeaders[i + 1]);
   }
   return kept;
 }
 
-// Forwards one request to the server of `target`, with this Authorization header in place of its own, if one is given.
-// `answered` hears the headers of the response,
-// and gets a way to cut off the client so that the server does not notice.
-export function forward(target, request, response, { authorization, answered } = {}) {
-  const headers = forwarded(request.rawHeaders, new Set(authorization ? ['authorization'] : []));
-  if (authorization) headers.push('Authorization', authorization);
+// Forwards one request to the server of `target`. `answered` hears the headers of the response, and gets a way to cut
+// off the client so that the server does not notice.
+export function forward(target, request, response, answered) {
+  const headers = forwarded(request.rawHeaders);
   if (request.headers['transfer-encoding']) headers.push('Transfer-Encoding', 'chunked');
   const { hostname, port } = target;
   const upstream = http.request({ hostname, port, method: request.method, path: request.url, headers, setHost: false });
@@ -29,11 +26,11 @@ export function forward(target, request, response, { authorization, answered } =
   // A client that goes away cancels its call: the server must see it.
   const leave = () => upstream.destroy();
   upstream.on('response', (answer) => {
-    response.writeHead(answer.statusCode, forwarded(answer.rawHeaders, new Set()));
+    response.writeHead(answer.statusCode, forwarded(answer.rawHeaders));
     response.flushHeaders();
     answer.pipe(response);
     answer.on('error', () => response.destroy());
-    answered?.(answer.headers, () => {
+    answered(answer.headers, () => {
       response.off('close', leave);
       answer.unpipe(response);
       answer.resume();

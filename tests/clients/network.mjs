@@ -27,12 +27,10 @@ export class Network {
 
   #pass(target, request, response) {
     response.on('close', () => this.#streams.delete(response));
-    forward(target, request, response, {
-      answered: (headers, part) => {
-        if (!headers['content-type']?.startsWith('text/event-stream')) return;
-        this.#streams.set(response, { cut: () => request.socket.destroy(), part });
-        for (const go of this.#waiting.splice(0)) go();
-      },
+    forward(target, request, response, (headers, part) => {
+      if (!headers['content-type']?.startsWith('text/event-stream')) return;
+      this.#streams.set(response, { cut: () => request.socket.destroy(), part });
+      for (const go of this.#waiting.splice(0)) go();
     });
   }
 
