@@ -127,12 +127,9 @@ impl RpcError {
     /// −32021, HTTP 400, naming the capabilities (2026-07-28 "Base Protocol: `_meta`").
     #[must_use]
     pub fn missing_capability(required: &Value) -> Self {
-        Self::new(
-            code::MISSING_CAPABILITY,
-            400,
-            "the client did not declare a capability that this call needs",
-        )
-        .with_data(&json!({ "requiredCapabilities": required }))
+        // Several agents show their model the message and nothing else.
+        let text = format!("the client did not declare a capability that this call needs: {required}");
+        Self::new(code::MISSING_CAPABILITY, 400, text).with_data(&json!({ "requiredCapabilities": required }))
     }
 
     /// No such session, HTTP 404: the client must initialize again (2025-11-25 "Session Management").

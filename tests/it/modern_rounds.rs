@@ -139,6 +139,7 @@ async fn a_client_that_cannot_be_asked_is_told_what_it_lacks() {
         let client = Modern::new(&gateway, &key).with_capabilities(capabilities);
         let reply = client.call("asks", json!({ "topic": "tea" })).await;
         assert_eq!(reply.error(), (400, -32021), "{}", reply.text);
+        assert!(reply.message().contains("\"elicitation\""), "agents show nothing else: {}", reply.text);
         assert_eq!(
             reply.json()["error"]["data"]["requiredCapabilities"],
             json!({ "elicitation": { "form": {} } })

@@ -317,6 +317,7 @@ async fn an_http_and_sse_client_that_breaks_before_its_first_message_comes_back(
     let hello = || Old::hello(&gateway, "/sse").bearer(&key.secret);
     let mut events = hello().stream().await;
     let first = events.next().await.expect("the endpoint");
+    assert_eq!(first.retry, Some(1000), "browsers wait longer by themselves");
     let endpoint = first.data.clone();
     drop(events);
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });

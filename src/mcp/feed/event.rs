@@ -81,10 +81,11 @@ pub fn frame(id: Option<EventId>, json: &str) -> Bytes {
     Bytes::from(out)
 }
 
-/// What an HTTP+SSE stream begins with: where messages go (2024-11-05 "HTTP with SSE"), and an id to come back with.
+/// What an HTTP+SSE stream begins with: where messages go (2024-11-05 "HTTP with SSE"), an id to come back with, and after
+/// how many milliseconds.
 #[must_use]
-pub fn endpoint(id: EventId, path: &str) -> Bytes {
-    let mut out = format!("id: {id}\n");
+pub fn endpoint(id: EventId, retry_ms: u64, path: &str) -> Bytes {
+    let mut out = format!("id: {id}\nretry: {retry_ms}\n");
     push_event(&mut out, "endpoint", path);
     Bytes::from(out)
 }

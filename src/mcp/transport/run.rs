@@ -184,7 +184,7 @@ impl Pace {
         let mcp = &app.config.mcp;
         let longest = mcp.stream_max.get();
         Self {
-            retry: Some(u64::try_from(mcp.retry.get().as_millis()).unwrap_or(u64::MAX)),
+            retry: Some(retry_ms(app)),
             until: (longest > Duration::ZERO).then(|| Instant::now() + longest),
             stopping: app.tasks.stopping().clone(),
         }
@@ -207,6 +207,11 @@ impl Pace {
             _ => std::future::pending().await,
         }
     }
+}
+
+/// After how many milliseconds a client is to come back.
+pub fn retry_ms(app: &App) -> u64 {
+    u64::try_from(app.config.mcp.retry.get().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The stream of one request: what is said on the way, then its response.

@@ -14,7 +14,7 @@ use super::ask::Line;
 use super::hearing::{self, Hearing};
 use super::legacy::{Lifted, answer_alone, initialized, negotiate};
 use super::reply::{Dialect, Finished, http_error, json_body, limited_http, render, rpc_error};
-use super::run::Pace;
+use super::run::{self, Pace};
 use super::streamable::{admit, cancel};
 use super::{Answer, Arrival, body};
 use crate::app::App;
@@ -64,7 +64,8 @@ fn open(arrival: &Arrival) -> Answer {
     };
     let mut hearing = Hearing::new(arrival, &session, feed, after, Pace::default());
     let id = EventId { stream: StreamId::Session(session.row), seq: after };
-    hearing.first = Some(endpoint(id, &format!("{path}?sessionId={}", session.id)));
+    let retry = run::retry_ms(app);
+    hearing.first = Some(endpoint(id, retry, &format!("{path}?sessionId={}", session.id)));
     hearing.leaves = Some(Leaves { app: app.clone(), session });
     Ok(hearing.respond(Stream::Sse, place))
 }
