@@ -48,7 +48,8 @@ pub async fn get(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcEr
     let call = Call::start(app, exchange, id, &found.server, round);
     let cancelled = call.cancelled().clone();
     let work = async move { provider.get_prompt(call, &entry.name, arguments).await };
-    match providers::guarded(work, app.config.mcp.tool_timeout.get(), &cancelled).await {
+    let reply = providers::guarded(work, app.config.mcp.tool_timeout.get(), &cancelled).await;
+    match reply.and_then(providers::sound) {
         Ok(Reply::Done(mut prompt)) => {
             let revision = exchange.request.revision;
             prompt.messages.iter_mut().for_each(|message| message.content.spoken_in(revision));

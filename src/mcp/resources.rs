@@ -61,7 +61,8 @@ pub async fn read(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
     let call = Call::start(app, exchange, id, &server, round);
     let cancelled = call.cancelled().clone();
     let work = async move { provider.read_resource(call, &uri).await };
-    match providers::guarded(work, app.config.mcp.tool_timeout.get(), &cancelled).await {
+    let reply = providers::guarded(work, app.config.mcp.tool_timeout.get(), &cancelled).await;
+    match reply.and_then(providers::sound) {
         Ok(Reply::Done(contents)) => {
             let hint = CacheHint { ttl_ms: 0 };
             Ok(Complete::new().field("contents", &contents)?.cached(hint).into())

@@ -75,6 +75,18 @@ impl InputRequired {
         self.ask(key, &InputRequest { method: "roots/list".to_owned(), params: json!({}) })
     }
 
+    /// Why this must not be sent, if it must not (2026-07-28 "Server Requirements": something has to be asked or
+    /// remembered, and there are three things that a client can be asked for).
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        const METHODS: [&str; 3] = ["elicitation/create", "sampling/createMessage", "roots/list"];
+        if self.requests.is_empty() && self.state.is_none() {
+            return Some("it needs input but asks for nothing and remembers nothing");
+        }
+        let known = |request: &Value| METHODS.iter().any(|method| request["method"] == *method);
+        (!self.requests.values().all(known))
+            .then_some("it asks for something that clients cannot be asked for")
+    }
+
     /// Keeps `state` for the retry.
     #[must_use]
     pub fn remember(mut self, state: Value) -> Self {

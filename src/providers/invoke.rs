@@ -83,12 +83,26 @@ pub async fn invoke(
     let (provider, name): (_, Arc<str>) = (tool.provider.clone(), tool.entry.name.clone());
     let cancelled = call.cancelled().clone();
     let work = async move { provider.call_tool(call, &name, Arguments::new(arguments, value)).await };
-    match guarded(work, tool.entry.timeout.unwrap_or(limit), &cancelled).await {
+    match guarded(work, tool.entry.timeout.unwrap_or(limit), &cancelled).await.and_then(sound) {
         Ok(reply) => match broken_promise(&tool.entry, &reply) {
             None => Outcome::Answered(reply),
             Some(cause) => Outcome::Failed(Failure::System(cause.into())),
         },
         Err(failure) => Outcome::Failed(failure),
+    }
+}
+
+/// A reply that may be sent, as far as the protocol goes: questions must be questions.
+///
+/// # Errors
+/// [`Failure::System`] that says what is wrong.
+pub fn sound<T>(reply: Reply<T>) -> Result<Reply<T>, Failure> {
+    match &reply {
+        Reply::NeedsInput(input) => match input.fault() {
+            Some(fault) => Err(Failure::System(fault.into())),
+            None => Ok(reply),
+        },
+        Reply::Done(_) => Ok(reply),
     }
 }
 

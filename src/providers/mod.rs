@@ -29,7 +29,7 @@ use crate::mcp::content::{PromptMessage, ResourceContents, ToolResult};
 pub(crate) use call::CallData;
 pub use call::{Arguments, Call, Failure, InputResponses, NoArguments, Reply};
 pub use catalog::{Catalog, HeaderParam, PromptEntry, ResourceEntry, TemplateEntry, ToolEntry};
-pub use invoke::{Outcome, guarded, invoke};
+pub use invoke::{Outcome, guarded, invoke, sound};
 pub use registry::{Found, Listed, Registry, Snapshot};
 pub use spec::{PromptSpec, ResourceSpec, TemplateSpec, ToolSpec};
 pub use template::{UriTemplate, Variables};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use weir::error::Result;
 use weir::mcp::content::{Content, PromptMessage, ResourceContents, ToolResult};
-use weir::mcp::result::InputRequired;
+use weir::mcp::result::{InputRequest, InputRequired};
 use weir::providers::{
     Call, Completing, Completion, Failure, PromptResult, PromptSpec, Provider, Reference, Reply,
     ResourceSpec, TemplateSpec, ToolSpec, Toolkit,
@@ -104,12 +104,26 @@ fn provider() -> Result<Arc<dyn Provider>> {
         content.push(sound);
         Answer::Ok(ToolResult { content, ..ToolResult::default() })
     })?;
+    let kit =
+        kit.tool(ToolSpec::new("misasks").read_only(), |_: Call, asked: Map<String, Value>| async move {
+            std::result::Result::<Reply<ToolResult>, Failure>::Ok(Reply::ask(misasked(asked.get("method"))))
+        })?;
     let asking = ToolSpec::new("samples").read_only();
     let kit = kit.tool(asking, |_: Call, params: Map<String, Value>| async move {
         let question = InputRequired::new().sample("q", Value::Object(params));
         std::result::Result::<Reply<ToolResult>, Failure>::Ok(Reply::ask(question))
     })?;
     readable(kit)
+}
+
+/// A question that clients cannot be asked; none at all without a method.
+fn misasked(method: Option<&Value>) -> InputRequired {
+    match method.and_then(Value::as_str) {
+        None => InputRequired::new(),
+        Some(method) => {
+            InputRequired::new().ask("q", &InputRequest { method: method.to_owned(), params: json!({}) })
+        }
+    }
 }
 
 /// Two hundred suggestions whose number is not told; for `echo`, what is known already.
@@ -139,7 +153,10 @@ fn readable(kit: Toolkit) -> Result<Arc<dyn Provider>> {
             page.meta = extra.as_object().cloned().unwrap_or_default();
             async move { Ok(vec![page].into()) }
         })?
-        .template(&template, |_: Call, (uri, _)| async move {
+        .template(&template, |_: Call, (uri, found)| async move {
+            if found["id"] == "misasked" {
+                return Ok(Reply::ask(misasked(None)));
+            }
             Ok(vec![ResourceContents::text(uri, "text/plain", "a page")].into())
         })?
         .prompt(prompt, |_: Call, _| async move {

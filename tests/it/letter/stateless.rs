@@ -83,3 +83,20 @@ async fn sampling_with_tools_needs_a_client_that_can() {
         }
     }
 }
+
+/// "Multi Round-Trip Requests: Server Requirements": something is asked or remembered, and only what clients can be asked.
+#[tokio::test]
+async fn a_question_that_is_none_is_a_fault_of_the_server() {
+    let gateway = press::gateway().await;
+    let key = gateway.caller().await;
+    let client = Modern::new(&gateway, &key);
+    for arguments in [json!({}), json!({ "method": "ping" }), json!({ "method": "tools/call" })] {
+        let reply = client.call("misasks", arguments.clone()).await;
+        assert_eq!(reply.error(), (200, -32603), "{arguments}");
+    }
+    let read = client.send("resources/read", json!({ "uri": "press://page/misasked" })).await;
+    assert_eq!(read.error(), (200, -32603));
+    let roots = client.with_capabilities(json!({ "roots": {} }));
+    let asked = roots.call("misasks", json!({ "method": "roots/list" })).await;
+    assert_eq!(asked.result()["resultType"], "input_required");
+}
