@@ -11,7 +11,7 @@ use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::client_ip::ClientIp;
 use super::problem::Problem;
@@ -20,7 +20,7 @@ use crate::audit::Actor;
 use crate::caller::Caller;
 use crate::credentials::{CredentialRef, Place, Refused};
 use crate::mcp::error::{RpcError, code};
-use crate::mcp::transport::rpc_error;
+use crate::mcp::transport::refusal;
 use crate::operator_keys;
 use crate::telemetry::labels::Refusal;
 
@@ -67,20 +67,20 @@ impl FromRequestParts<Arc<App>> for Authenticated {
         };
         if let Some(seconds) = refused.flooded {
             app.metrics.auth_refusals.inc(Refusal::LimitedIp);
-            return Err(too_many(seconds));
+            return Err(too_many(&parts.headers, seconds));
         }
         tokio::time::sleep_until(started + app.credentials.failure_floor()).await;
         Err(match refused.why {
             Refused::Invalid => {
                 app.metrics.auth_refusals.inc(Refusal::Refused);
-                unauthorized(app, &parts.uri)
+                unauthorized(app, parts)
             }
             Refused::Suspended { .. } => {
                 app.metrics.auth_refusals.inc(Refusal::Suspended);
                 let text = "this tenant is suspended; ask the operator of this gateway to resume it";
-                rpc_error(&RpcError::new(code::SUSPENDED, 403, text))
+                refusal(&parts.headers, &RpcError::new(code::SUSPENDED, 403, text))
             }
-            Refused::Unavailable => rpc_error(&RpcError::unavailable()),
+            Refused::Unavailable => refusal(&parts.headers, &RpcError::unavailable()),
         })
     }
 }
@@ -140,15 +140,15 @@ pub(super) async fn beside(parts: &Parts, app: &App) -> Option<Option<Caller>> {
 
 /// 401 with a JSON-RPC body. `WWW-Authenticate` points to the resource metadata where issuers are configured (RFC 9728
 /// section 5.1), and is a bare challenge otherwise (RFC 9110 section 11.6.1 asks for one).
-fn unauthorized(app: &App, uri: &http::Uri) -> Response {
+fn unauthorized(app: &App, parts: &Parts) -> Response {
     let text =
         "no valid credential; send `Authorization: Bearer <API key>`, or `?token=<URL token>` in the URL";
-    let mut response = rpc_error(&RpcError::new(code::UNAUTHENTICATED, 401, text));
+    let mut response = refusal(&parts.headers, &RpcError::new(code::UNAUTHENTICATED, 401, text));
     let challenge = if app.config.auth.issuers.is_empty() {
         Ok(HeaderValue::from_static("Bearer"))
     } else {
         let base = app.config.public_url();
-        let path = super::metadata::resource_path(uri.path());
+        let path = super::metadata::resource_path(parts.uri.path());
         HeaderValue::from_str(&format!(
             "Bearer resource_metadata=\"{base}/.well-known/oauth-protected-resource{path}\""
         ))
@@ -159,10 +159,10 @@ fn unauthorized(app: &App, uri: &http::Uri) -> Response {
     response
 }
 
-pub(super) fn too_many(seconds: u32) -> Response {
+pub(super) fn too_many(headers: &HeaderMap, seconds: u32) -> Response {
     let text =
         format!("too many requests without a valid credential from this address; try again in {seconds} s");
-    let mut response = rpc_error(&RpcError::new(code::LIMITED, 429, text));
+    let mut response = refusal(headers, &RpcError::new(code::LIMITED, 429, text));
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
 use super::caller::{self, Authenticated};
 use super::client_ip;
@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::mcp::Endpoint;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::session::Transport;
-use crate::mcp::transport::{self, Arrival, rpc_error};
+use crate::mcp::transport::{self, Arrival, refusal};
 
 /// The server in the path, where the route has one.
 pub struct ServerPath(Option<String>);
@@ -43,11 +43,8 @@ fn arrive(
         Some(name) => {
             let known = app.registry.snapshot(Some(&name)).is_some();
             if !known || !found.caller.scopes().allows_server(&name) {
-                return Err(rpc_error(&RpcError::new(
-                    code::INVALID_REQUEST,
-                    404,
-                    "no such server; check the URL",
-                )));
+                let error = RpcError::new(code::INVALID_REQUEST, 404, "no such server; check the URL");
+                return Err(refusal(request.headers(), &error));
             }
             Endpoint(Some(name.into()))
         }
@@ -130,7 +127,7 @@ pub async fn messages(
     if response.status() == StatusCode::NOT_FOUND
         && let Err(seconds) = app.flood.check(ip)
     {
-        return caller::too_many(seconds);
+        return caller::too_many(&HeaderMap::new(), seconds);
     }
     response
 }
@@ -145,21 +142,18 @@ async fn may_use(app: &App, parts: &Parts, id: &str) -> bool {
 }
 
 /// Any other method on `/mcp`: 405 with what is allowed, after authentication.
-pub async fn not_allowed(_found: Authenticated) -> Response {
-    refuse_method("GET, POST, DELETE")
+pub async fn not_allowed(headers: HeaderMap, _found: Authenticated) -> Response {
+    refuse_method(&headers, "GET, POST, DELETE")
 }
 
 /// The same on `/sse`. Clients that try a POST first fall back on the 405.
-pub async fn sse_not_allowed(_found: Authenticated) -> Response {
-    refuse_method("GET")
+pub async fn sse_not_allowed(headers: HeaderMap, _found: Authenticated) -> Response {
+    refuse_method(&headers, "GET")
 }
 
-fn refuse_method(allowed: &'static str) -> Response {
-    let mut response = rpc_error(&RpcError::new(
-        code::HTTP,
-        StatusCode::METHOD_NOT_ALLOWED.as_u16(),
-        "this URL does not take this method",
-    ));
+fn refuse_method(headers: &HeaderMap, allowed: &'static str) -> Response {
+    let error = RpcError::new(code::HTTP, 405, "this URL does not take this method");
+    let mut response = refusal(headers, &error);
     response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static(allowed));
     response
 }

@@ -30,7 +30,7 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::id::RequestUid;
 use crate::mcp::error::{RpcError, code};
-use crate::mcp::transport::rpc_error;
+use crate::mcp::transport::refusal;
 use crate::telemetry::traces;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -131,7 +131,7 @@ async fn answer(front: &Inner, mut request: Request, routed: Route) -> Response 
 }
 
 async fn handle(front: &Inner, request: Request, routed: Route) -> Response {
-    let forbidden = |text: &'static str| rpc_error(&RpcError::new(code::HTTP, 403, text));
+    let forbidden = |text: &'static str| refusal(request.headers(), &RpcError::new(code::HTTP, 403, text));
     // Balancers and supervisors probe by address; these two say nothing that a stranger could use.
     let probe = matches!(request.uri().path(), "/health" | "/ready");
     if !probe && !front.allowed.host(request.headers(), request.uri().authority().map(|a| a.as_str())) {

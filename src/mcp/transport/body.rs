@@ -10,12 +10,11 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
-use super::headers::VERSION;
-use super::reply::{error_response, json_body};
+use super::refuse::refusal;
+use super::reply::error_response;
 use crate::app::App;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::jsonrpc::{self, Body, Malformed};
-use crate::mcp::revision::Revision;
 
 /// Reads and parses a body.
 ///
@@ -24,7 +23,7 @@ use crate::mcp::revision::Revision;
 /// JSON-RPC.
 pub async fn read(app: &App, headers: &HeaderMap, body: HttpBody) -> Result<Body, Response> {
     parsed(app, headers, body).await.map_err(|malformed| match &malformed.id {
-        None if is_modern(headers) => without_id(&malformed.error),
+        None => refusal(headers, &malformed.error),
         id => error_response(id.as_ref(), &malformed.error),
     })
 }
@@ -55,17 +54,6 @@ async fn collect(body: HttpBody, limit: usize, time: std::time::Duration) -> Res
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(http_refusal(StatusCode::BAD_REQUEST, "the request body broke off")),
     }
-}
-
-/// Whether the headers say 2026-07-28, which leaves out an id that it does not know.
-fn is_modern(headers: &HeaderMap) -> bool {
-    let version = headers.get(VERSION).and_then(|v| v.to_str().ok());
-    version.and_then(Revision::parse).is_some_and(Revision::is_modern)
-}
-
-fn without_id(error: &RpcError) -> Response {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
-    json_body(status, jsonrpc::error_without_id(error))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -12,6 +12,7 @@ mod legacy;
 mod listen;
 mod modern;
 mod notices;
+mod refuse;
 mod reply;
 mod run;
 pub mod sse;
@@ -30,6 +31,7 @@ use crate::credentials::CredentialRef;
 use crate::mcp::Endpoint;
 
 pub use hearing::get;
+pub use refuse::refusal;
 pub use reply::{error_response, rpc_error};
 pub use streamable::{delete, post};
 

@@ -1,6 +1,7 @@
 //! Rules that only 2026-07-28 has.
 
-use serde_json::json;
+use http::Method;
+use serde_json::{Value, json};
 
 use super::press;
 use crate::support::{Gateway, Modern};
@@ -42,6 +43,30 @@ async fn errors_have_the_id_of_their_request_or_none() {
     let listen = client.draft("subscriptions/listen", json!({ "notifications": {} }));
     let no_stream = listen.header("accept", "application/json").send().await;
     assert_eq!((no_stream.error(), &no_stream.json()["id"]), ((406, -31007), &json!(1)));
+}
+
+/// Schema, `JSONRPCErrorResponse`: from 2025-11-25 on an id may be left out and is never null. Before, JSON-RPC has null.
+#[tokio::test]
+async fn an_error_of_no_request_has_no_id_where_the_revision_knows_that() {
+    let gateway = Gateway::start().await;
+    let key = gateway.caller().await;
+    let at = |method: Method, path: &str| gateway.request(method, path).bearer(&key.secret);
+    for (revision, id) in [("2026-07-28", None), ("2025-11-25", None), ("2025-06-18", Some(&Value::Null))] {
+        let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+        for (draft, status) in [
+            (gateway.request(Method::POST, "/mcp").body(list.clone()), 401),
+            (at(Method::POST, "/mcp").body(list.clone()).header("origin", "https://evil.example"), 403),
+            (at(Method::POST, "/s/nowhere/mcp").body(list.clone()), 404),
+            (at(Method::PUT, "/mcp"), 405),
+            (at(Method::POST, "/mcp").body(list.clone()).header("content-type", "text/plain"), 415),
+            (at(Method::POST, "/mcp").body(json!({})).header("content-type", "application/json"), 400),
+        ] {
+            let reply = draft.header("mcp-protocol-version", revision).send().await;
+            assert_eq!(reply.status, status, "{revision}: {}", reply.text);
+            assert!(reply.json()["error"]["code"].is_i64(), "{revision} {status}: {}", reply.text);
+            assert_eq!(reply.json().get("id"), id, "{revision} {status}: {}", reply.text);
+        }
+    }
 }
 
 /// "Subscriptions: Graceful Closure", "Per-response protocol fields": the last message says which subscription ends and
