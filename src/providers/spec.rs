@@ -131,8 +131,8 @@ impl ToolSpec {
             _ => Err("a schema of results is an object".to_owned()),
         });
         let results = results.transpose().map_err(|text| wrong(format!("outputSchema: {text}")))?;
-        let mut descriptor = Map::from_iter([("name".to_owned(), Value::from(self.name.as_str()))]);
-        descriptor.extend(self.fields.clone());
+        let mut descriptor = self.fields.clone();
+        descriptor.insert("name".to_owned(), self.name.as_str().into());
         if !self.annotations.is_empty() {
             descriptor.insert("annotations".to_owned(), Value::from(self.annotations.clone()));
         }
@@ -200,8 +200,8 @@ macro_rules! described {
             }
 
             pub(super) fn descriptor(&self) -> Result<Box<serde_json::value::RawValue>> {
-                let mut all = Map::from_iter([($wire.to_owned(), Value::from(self.$key.as_str()))]);
-                all.extend(self.fields.clone());
+                let mut all = self.fields.clone();
+                all.insert($wire.to_owned(), self.$key.as_str().into());
                 raw(&Value::from(all))
             }
         }

@@ -145,6 +145,14 @@ fn a_tool_that_breaks_a_rule_is_refused_with_the_rule() {
 }
 
 #[test]
+fn a_description_cannot_give_a_thing_another_name() {
+    let spec = ToolSpec::new("t").field("name", json!("other"));
+    let catalog = with_tool(Toolkit::new("s"), spec).expect("a tool").build().catalog();
+    let descriptor: Value = serde_json::from_str(catalog.tools[0].descriptor.get()).expect("JSON");
+    assert_eq!((&*catalog.tools[0].name, &descriptor["name"]), ("t", &json!("t")));
+}
+
+#[test]
 fn a_name_stands_for_one_thing() {
     let kit = with_tool(Toolkit::new("s"), ToolSpec::new("t")).expect("a tool");
     assert_eq!(registered(kit.build()), Ok(()));
