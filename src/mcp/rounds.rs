@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Exchange;
 use super::error::{RpcError, code};
@@ -100,7 +100,9 @@ pub fn ask(app: &App, exchange: &Exchange, input: InputRequired) -> Result<CoreR
         let method = request.get("method").and_then(Value::as_str).unwrap_or("");
         let params = request.get("params").unwrap_or(&Value::Null);
         if let Some(Value::Object(capability)) = exchange.request.capabilities.missing_for(method, params) {
-            missing.extend(capability);
+            for (name, what) in capability {
+                merge(missing.entry(name).or_insert_with(|| json!({})), what);
+            }
         }
     }
     if !missing.is_empty() {
@@ -108,6 +110,13 @@ pub fn ask(app: &App, exchange: &Exchange, input: InputRequired) -> Result<CoreR
     }
     let state = input.state.map(|value| seal(app, exchange, value)).transpose()?;
     Ok(CoreResult::InputRequired { requests: input.requests, state })
+}
+
+/// Adds the members of an object to another one.
+fn merge(into: &mut Value, what: Value) {
+    if let (Value::Object(into), Value::Object(what)) = (into, what) {
+        into.extend(what);
+    }
 }
 
 fn seal(app: &App, exchange: &Exchange, value: Value) -> Result<String, RpcError> {

@@ -153,9 +153,11 @@ async fn a_missing_capability_is_a_business_error_that_names_it() {
         (json!({ "elicitation": { "url": {} } }), "form", r#"{"elicitation":{"form":{}}}"#),
         (json!({ "elicitation": {} }), "model", r#"{"sampling":{}}"#),
         (json!({ "sampling": {} }), "roots", r#"{"roots":{}}"#),
+        (json!({}), "form url model", r#"{"elicitation":{"form":{},"url":{}},"sampling":{}}"#),
     ] {
         let session = Legacy::open_with(&gateway, &key, "2025-11-25", declared).await;
-        let reply = session.call("inquire", inquiry(&json!([[what]]))).await;
+        let what: Vec<_> = what.split(' ').collect();
+        let reply = session.call("inquire", inquiry(&json!([what]))).await;
         assert!(!reply.is_stream());
         assert_eq!(reply.result()["isError"], true);
         assert!(reply.tool_text().contains(missing), "{}", reply.tool_text());
@@ -169,6 +171,12 @@ async fn a_form_for_2025_06_18_has_no_mode() {
     let session = Legacy::open_with(&gateway, &key, "2025-06-18", json!({ "elicitation": {} })).await;
     let (_, form) = asked(session.draft_call("inquire", &inquiry(&json!([["form"]])))).await;
     assert_eq!(form["params"].get("mode"), None);
+
+    let refused = session.call("inquire", inquiry(&json!([["choices"]]))).await;
+    assert!(refused.tool_text().contains("a list of choices"), "{}", refused.tool_text());
+    let newer = Legacy::open_with(&gateway, &key, "2025-11-25", json!({ "elicitation": {} })).await;
+    let (_, form) = asked(newer.draft_call("inquire", &inquiry(&json!([["choices"]])))).await;
+    assert_eq!(form["params"]["requestedSchema"]["properties"]["all"]["type"], "array");
 }
 
 #[tokio::test]

@@ -137,6 +137,10 @@ impl Line {
         requests: &'a Map<String, Value>,
         asked: &mut Vec<Asked<'a>>,
     ) -> Result<(), Unanswered> {
+        if exchange.request.revision < Revision::V2025_11_25 && requests.values().any(has_lists) {
+            let text = "The form to fill in has a list of choices, which this client's revision of MCP does not know.";
+            return Err(Unanswered::abandoned(text));
+        }
         for (key, request) in requests {
             let question = self.session.ask().map_err(|error| Unanswered::abandoned(error.message))?;
             let params = wording(request, exchange.request.revision, question.id());
@@ -279,6 +283,12 @@ fn form_mistake(params: &Value, content: Option<&Value>) -> Option<String> {
     let place = error.instance_path().to_string();
     let text: String = error.to_string().chars().take(MAX_QUOTED).collect();
     Some(if place.is_empty() { text } else { format!("{place}: {text}") })
+}
+
+/// Whether a form has fields that came with 2025-11-25 ("Requested Schema": multi-select).
+fn has_lists(request: &Value) -> bool {
+    let fields = request.pointer("/params/requestedSchema/properties").and_then(Value::as_object);
+    fields.is_some_and(|fields| fields.values().any(|field| field.get("type") == Some(&json!("array"))))
 }
 
 /// The parameters as this revision words them: the mode came with 2025-11-25, which also wants an id for a URL.

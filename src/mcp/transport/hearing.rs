@@ -9,11 +9,11 @@ use std::sync::Arc;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 
 use super::accept::Accepts;
 use super::notices::{Notice, Notices, everything, notification};
-use super::reply::{http_error, limited_http, rpc_error};
+use super::refuse::{limited_http, refusal};
 use super::run::{Pace, Reading};
 use super::sse::Leaves;
 use super::stream::sse;
@@ -36,13 +36,15 @@ pub fn get(arrival: &Arrival) -> Response {
 }
 
 fn open(arrival: &Arrival) -> Answer {
-    admit(arrival).map_err(limited_http)?;
-    spoken_revision(arrival).map_err(|e| rpc_error(&e))?;
-    let session = session(arrival).map_err(|e| rpc_error(&e))?.ok_or_else(no_session)?;
-    if !Accepts::from(&arrival.headers).stream {
-        return Err(http_error(StatusCode::NOT_ACCEPTABLE, "accept text/event-stream"));
+    let headers = &arrival.headers;
+    let refuse = |error: RpcError| refusal(headers, &error);
+    admit(arrival).map_err(|reached| limited_http(headers, reached))?;
+    spoken_revision(arrival).map_err(refuse)?;
+    let session = session(arrival).map_err(refuse)?.ok_or_else(|| no_session(headers))?;
+    if !Accepts::from(headers).stream {
+        return Err(refuse(RpcError::new(code::HTTP, 406, "accept text/event-stream")));
     }
-    let last = last_event(&arrival.headers).map_err(|e| rpc_error(&e))?;
+    let last = last_event(headers).map_err(refuse)?;
     let place = place(arrival)?;
     let app = &arrival.app;
     let pace = Pace::of(app, session.revision());
@@ -67,7 +69,7 @@ fn open(arrival: &Arrival) -> Answer {
             hearing.first = first;
             Ok(hearing.respond(Stream::Session, place))
         }
-        Some(_) => Err(rpc_error(&gone())),
+        Some(_) => Err(refuse(gone())),
     }
 }
 
@@ -75,7 +77,7 @@ fn open(arrival: &Arrival) -> Answer {
 pub(super) fn place(arrival: &Arrival) -> Result<Place, Response> {
     arrival.app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(|reached| {
         arrival.app.metrics.rate_limited.inc(reached.scope);
-        limited_http(reached)
+        limited_http(&arrival.headers, reached)
     })
 }
 

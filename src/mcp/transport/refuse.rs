@@ -6,6 +6,7 @@ use http::HeaderMap;
 
 use super::headers::VERSION;
 use super::reply::rpc_error;
+use crate::limits::Limited;
 use crate::mcp::error::RpcError;
 use crate::mcp::jsonrpc;
 use crate::mcp::revision::Revision;
@@ -19,4 +20,11 @@ pub fn refusal(headers: &HeaderMap, error: &RpcError) -> Response {
         *response.body_mut() = Body::from(jsonrpc::error_without_id(error));
     }
     response
+}
+
+/// A limit that was reached by what is no JSON-RPC request: HTTP 429.
+pub fn limited_http(headers: &HeaderMap, reached: Limited) -> Response {
+    let mut error = RpcError::from(reached);
+    error.status = 429;
+    refusal(headers, &error)
 }

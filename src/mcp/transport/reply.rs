@@ -149,13 +149,6 @@ pub fn limited(id: Option<&RequestId>, limited: crate::limits::Limited) -> Respo
     error_response(id, &RpcError::from(limited))
 }
 
-/// The same where the request is no JSON-RPC message: HTTP 429.
-pub fn limited_http(reached: crate::limits::Limited) -> Response {
-    let mut response = limited(None, reached);
-    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-    response
-}
-
 /// A JSON-RPC error as a whole response with its own HTTP status.
 #[must_use]
 pub fn error_response(id: Option<&RequestId>, error: &RpcError) -> Response {

@@ -13,7 +13,8 @@ use http::{HeaderMap, StatusCode};
 use super::ask::Line;
 use super::hearing::{self, Hearing};
 use super::legacy::{Lifted, answer_alone, initialized, negotiate};
-use super::reply::{Dialect, Finished, http_error, json_body, limited_http, render, rpc_error};
+use super::refuse::limited_http;
+use super::reply::{Dialect, Finished, http_error, json_body, render, rpc_error};
 use super::run::{self, Pace};
 use super::streamable::{admit, cancel};
 use super::{Answer, Arrival, body};
@@ -34,7 +35,7 @@ pub fn connect(arrival: &Arrival) -> Response {
 
 fn open(arrival: &Arrival) -> Answer {
     let app = &arrival.app;
-    admit(arrival).map_err(limited_http)?;
+    admit(arrival).map_err(|reached| limited_http(&arrival.headers, reached))?;
     let place = hearing::place(arrival)?;
     let (session, after) = match left_behind(arrival) {
         Some(known) => {
@@ -52,7 +53,7 @@ fn open(arrival: &Arrival) -> Answer {
             };
             let opened = app.sessions.open(opening).map_err(|reached| {
                 app.metrics.rate_limited.inc(reached.scope);
-                limited_http(reached)
+                limited_http(&arrival.headers, reached)
             })?;
             (opened, 0)
         }

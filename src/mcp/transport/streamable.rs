@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body as HttpBody;
 use axum::response::Response;
 use futures_util::future::join_all;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -15,13 +15,12 @@ use super::accept::Accepts;
 use super::ask::Line;
 use super::headers::{SESSION, VERSION, single};
 use super::legacy::{Lifted, answer_alone, initialized, metric_name, negotiate, own_method};
-use super::reply::{
-    self, Dialect, empty, error_response, http_error, json_body, limited, limited_http, render, rpc_error,
-};
+use super::refuse::{limited_http, refusal};
+use super::reply::{self, Dialect, empty, error_response, json_body, limited, render, rpc_error};
 use super::run::{self, Begun, Launch};
 use super::{Answer, Arrival, body, modern};
 use crate::limits::{Admission, Limited};
-use crate::mcp::error::RpcError;
+use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed::Feed;
 use crate::mcp::jsonrpc::{self, Body, Malformed, Message, RequestId};
 use crate::mcp::request::Params;
@@ -45,13 +44,13 @@ pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
     if let Err(reached) = &admitted
         && http_body::Body::size_hint(&http_body).lower() > SMALL_BODY
     {
-        return limited_http(*reached);
+        return limited_http(&arrival.headers, *reached);
     }
     let read = body::read(&arrival.app, &arrival.headers, http_body).await;
     let app = arrival.app.clone();
     let answer = match (read, admitted) {
         (Ok(Body::Single(Message::Request { id, .. })), Err(reached)) => Err(limited(Some(&id), reached)),
-        (Ok(Body::Batch(_)) | Err(_), Err(reached)) => Err(limited_http(reached)),
+        (Ok(Body::Batch(_)) | Err(_), Err(reached)) => Err(limited_http(&arrival.headers, reached)),
         (Err(response), Ok(_)) => Err(response),
         (Ok(Body::Batch(messages)), Ok(admission)) => batch(arrival, admission, messages).await,
         (Ok(Body::Single(Message::Request { id, method, params })), Ok(admission)) => {
@@ -90,7 +89,8 @@ fn request(
     }
     let accepts = Accepts::from(&arrival.headers);
     if !accepts.json && !accepts.stream {
-        return Err(http_error(StatusCode::NOT_ACCEPTABLE, "accept application/json or text/event-stream"));
+        let text = "accept application/json or text/event-stream";
+        return Err(fail(&RpcError::new(code::HTTP, 406, text)));
     }
     if &*method == "initialize" {
         return initialize(&arrival, admission, &id, &params).map(Begun::Answered);
@@ -224,12 +224,13 @@ pub(super) fn cancel(session: &Session, params: Option<&bytes::Bytes>) {
 }
 
 fn notified(arrival: &Arrival, method: &str, params: Option<&bytes::Bytes>) -> Result<(), Response> {
-    let header = single(&arrival.headers, VERSION).map_err(|e| rpc_error(&e))?;
+    let refuse = |error: RpcError| refusal(&arrival.headers, &error);
+    let header = single(&arrival.headers, VERSION).map_err(refuse)?;
     if header.and_then(Revision::parse).is_some_and(Revision::is_modern) {
         return Ok(());
     }
-    header_revision(header).map_err(|e| rpc_error(&e))?;
-    if let Some(session) = session(arrival).map_err(|e| rpc_error(&e))?
+    header_revision(header).map_err(refuse)?;
+    if let Some(session) = session(arrival).map_err(refuse)?
         && method == "notifications/cancelled"
     {
         cancel(&session, params);
@@ -243,8 +244,13 @@ fn responded(
     id: &RequestId,
     outcome: Result<bytes::Bytes, bytes::Bytes>,
 ) -> Result<(), Response> {
-    spoken_revision(arrival).map_err(|e| rpc_error(&e))?;
-    if let Some(session) = session(arrival).map_err(|e| rpc_error(&e))? {
+    let refuse = |error: RpcError| refusal(&arrival.headers, &error);
+    if spoken_revision(arrival).map_err(refuse)?.is_modern() {
+        let text =
+            "2026-07-28 has no requests that clients answer; send the answers with the request that asked";
+        return Err(refuse(RpcError::invalid_request(text)));
+    }
+    if let Some(session) = session(arrival).map_err(refuse)? {
         session.answered(id, outcome);
     }
     Ok(())
@@ -252,13 +258,13 @@ fn responded(
 
 /// A batch: 2025-03-26 only. Answered as one array, in the order of the requests.
 async fn batch(arrival: Arrival, admission: Admission, messages: Vec<Result<Message, Malformed>>) -> Answer {
-    let header = single(&arrival.headers, VERSION).map_err(|e| rpc_error(&e))?;
-    let session = session(&arrival).map_err(|e| rpc_error(&e))?;
-    let by_header = header_revision(header).map_err(|e| rpc_error(&e))?;
+    let refuse = |error: RpcError| refusal(&arrival.headers, &error);
+    let session = session(&arrival).map_err(refuse)?;
+    let by_header = spoken_revision(&arrival).map_err(refuse)?;
     let revision = session.as_ref().map_or(by_header, |s| s.negotiated().revision);
     if !revision.has_batches() {
         let text = format!("MCP {revision} has no JSON-RPC batches; send one message per request");
-        return Err(rpc_error(&RpcError::invalid_request(text)));
+        return Err(refuse(RpcError::invalid_request(text)));
     }
     // A task of its own: what it calls is settled, also when the client goes away.
     let work = {
@@ -320,11 +326,9 @@ async fn element(
     }
 }
 
-pub(super) fn no_session() -> Response {
-    let mut response = http_error(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this method needs the session that its Mcp-Session-Id names; send messages with POST",
-    );
+pub(super) fn no_session(headers: &HeaderMap) -> Response {
+    let text = "this method needs the session that its Mcp-Session-Id names; send messages with POST";
+    let mut response = refusal(headers, &RpcError::new(code::HTTP, 405, text));
     response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
@@ -332,11 +336,11 @@ pub(super) fn no_session() -> Response {
 /// DELETE: ends the session that the request names.
 pub fn delete(arrival: &Arrival) -> Response {
     if let Err(reached) = admit(arrival) {
-        return limited_http(reached);
+        return limited_http(&arrival.headers, reached);
     }
     match spoken_revision(arrival).and_then(|_| session(arrival)) {
-        Err(error) => rpc_error(&error),
-        Ok(None) => no_session(),
+        Err(error) => refusal(&arrival.headers, &error),
+        Ok(None) => no_session(&arrival.headers),
         Ok(Some(session)) => {
             arrival.app.sessions.close(&session, SessionEnd::Client);
             empty(StatusCode::NO_CONTENT)

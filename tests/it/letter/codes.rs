@@ -63,3 +63,47 @@ async fn arguments_that_a_tool_refuses_are_for_its_model_to_read() {
         assert!(reply.tool_text().contains("seven"), "{revision}: {}", reply.tool_text());
     }
 }
+
+#[tokio::test]
+async fn an_error_has_the_id_of_its_request_or_none_at_all() {
+    let gateway = Gateway::start().await;
+    let key = gateway.caller().await;
+    for (revision, nameless) in [("2025-11-25", None), ("2025-06-18", Some(&json!(null)))] {
+        let session = Legacy::open(&gateway, &key, revision).await;
+        let html =
+            session.draft("tools/list", &json!({})).set("/id", json!("mine")).header("accept", "text/html");
+        let refused = html.send().await;
+        assert_eq!((refused.error(), &refused.json()["id"]), ((406, -31007), &json!("mine")));
+        let drafts = [
+            (405, session.draft_get().without("mcp-session-id")),
+            (406, session.draft_get().header("accept", "text/html")),
+            (405, session.draft_delete().without("mcp-session-id")),
+            (404, session.draft_get().header("mcp-session-id", "gone")),
+            (400, session.draft_get().header("last-event-id", "nowhere")),
+            (400, session.message(json!([{ "jsonrpc": "2.0", "id": 1, "method": "ping" }]))),
+        ];
+        for (status, draft) in drafts {
+            let reply = draft.send().await;
+            assert_eq!(
+                (reply.status, reply.json().get("id")),
+                (status, nameless),
+                "{revision}: {}",
+                reply.text
+            );
+        }
+        let unknown = session.draft_get().header("mcp-protocol-version", "1999-01-01").send().await;
+        assert_eq!(unknown.error(), (400, -32022));
+        let unknown = session.draft_delete().header("mcp-protocol-version", "1999-01-01").send().await;
+        assert_eq!(unknown.error(), (400, -32022));
+    }
+}
+
+#[tokio::test]
+async fn a_response_under_2026_07_28_answers_nothing() {
+    let gateway = Gateway::start().await;
+    let session = Legacy::open(&gateway, &gateway.caller().await, "2025-11-25").await;
+    let response = session.message(json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
+    assert_eq!(response.clone().send().await.status, 202);
+    let modern = response.header("mcp-protocol-version", "2026-07-28").without("mcp-session-id").send().await;
+    assert_eq!((modern.error(), modern.json().get("id")), ((400, -32600), None));
+}

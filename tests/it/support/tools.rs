@@ -214,7 +214,7 @@ struct Asks {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Inquires {
-    /// What to ask for in each round: form, url, model, roots, or nothing at all.
+    /// What to ask for in each round: form, choices, url, model, roots, or nothing at all.
     rounds: Vec<Vec<String>>,
 }
 
@@ -272,6 +272,11 @@ fn inquire(call: &Call, rounds: &[Vec<String>]) -> Reply<ToolResult> {
             "form" => {
                 let schema = json!({ "type": "object", "properties": { "age": { "type": "integer" } } });
                 input.elicit("form", "How old?", &schema)
+            }
+            "choices" => {
+                let all = json!({ "type": "array", "items": { "type": "string", "enum": ["a", "b"] } });
+                let schema = json!({ "type": "object", "properties": { "all": all } });
+                input.elicit("form", "Which?", &schema)
             }
             "url" => input.elicit_url("url", "Please sign in", "https://login.test/"),
             "model" => input.sample("model", json!({ "messages": [], "maxTokens": 9 })),
