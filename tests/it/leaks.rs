@@ -22,8 +22,6 @@ static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Sessions that are counted, over all rounds.
 const SESSIONS: u32 = 20_000;
-/// How often each way is gone in one round.
-const CLIENTS: usize = 100;
 /// Clients at once.
 const AT_ONCE: usize = 50;
 
@@ -73,8 +71,8 @@ fn still_open(world: &World) -> Vec<String> {
 
 /// Every way, each gone by many clients, and all that they left grown old.
 async fn round(world: &World, tasks: usize) {
-    for (name, way) in WAYS {
-        stream::iter(0..CLIENTS).map(|_| way(world)).buffer_unordered(AT_ONCE).for_each(async |()| ()).await;
+    for (name, clients, way) in WAYS {
+        stream::iter(0..clients).map(|_| way(world)).buffer_unordered(AT_ONCE).for_each(async |()| ()).await;
         world.calls_end(name).await;
     }
     world.settle(tasks).await;

@@ -7,31 +7,36 @@ use super::streams;
 use super::world::World;
 use crate::support::raw::Line;
 
-/// A way, by its name.
-pub type Way = (&'static str, for<'a> fn(&'a World) -> BoxFuture<'a, ()>);
+/// A way: its name, how many clients go it in one round, and how.
+pub type Way = (&'static str, usize, for<'a> fn(&'a World) -> BoxFuture<'a, ()>);
+
+/// Clients of most ways.
+const MANY: usize = 100;
+/// Clients of the ways that make much to do.
+const FEW: usize = 50;
 
 /// All of them.
 pub const WAYS: [Way; 20] = [
-    ("forgets its session", |w| Box::pin(forgets(w))),
-    ("initializes before every call", |w| Box::pin(storms(w))),
-    ("dies in a call", |w| Box::pin(dies_in_a_call(w))),
-    ("never reads an answer", |w| Box::pin(never_reads(w))),
-    ("dies in a body", |w| Box::pin(dies_in_a_body(w))),
-    ("dies in a head", |w| Box::pin(dies_in_a_head(w))),
-    ("dies in initialize", |w| Box::pin(dies_in_initialize(w))),
-    ("says nothing", |w| Box::pin(says_nothing(w))),
-    ("dies in its GET stream", |w| Box::pin(streams::dies_listening(w))),
-    ("dies in three GET streams", |w| Box::pin(streams::dies_listening_thrice(w))),
-    ("never reads its GET stream", |w| Box::pin(streams::never_listens(w))),
-    ("is told things while it is away", |w| Box::pin(streams::is_told_while_away(w))),
-    ("dies in the stream of a call", |w| Box::pin(streams::dies_in_a_stream(w))),
-    ("dies again where it reads on", |w| Box::pin(streams::dies_reading_on(w))),
-    ("leaves when much was said", |w| Box::pin(streams::leaves_a_full_log(w))),
-    ("never answers a question", |w| Box::pin(streams::never_answers(w))),
-    ("dies over HTTP+SSE", |w| Box::pin(streams::dies_over_sse(w))),
-    ("dies in a call over HTTP+SSE", |w| Box::pin(streams::dies_in_a_call_over_sse(w))),
-    ("dies again over HTTP+SSE", |w| Box::pin(streams::dies_again_over_sse(w))),
-    ("never answers a question over HTTP+SSE", |w| Box::pin(streams::never_answers_over_sse(w))),
+    ("forgets its session", MANY, |w| Box::pin(forgets(w))),
+    ("initializes before every call", MANY, |w| Box::pin(storms(w))),
+    ("dies in a call", MANY, |w| Box::pin(dies_in_a_call(w))),
+    ("never reads an answer", FEW, |w| Box::pin(never_reads(w))),
+    ("dies in a body", MANY, |w| Box::pin(dies_in_a_body(w))),
+    ("dies in a head", MANY, |w| Box::pin(dies_in_a_head(w))),
+    ("dies in initialize", MANY, |w| Box::pin(dies_in_initialize(w))),
+    ("says nothing", MANY, |w| Box::pin(says_nothing(w))),
+    ("dies in its GET stream", MANY, |w| Box::pin(streams::dies_listening(w))),
+    ("dies in three GET streams", MANY, |w| Box::pin(streams::dies_listening_thrice(w))),
+    ("never reads its GET stream", FEW, |w| Box::pin(streams::never_listens(w))),
+    ("is told things while it is away", MANY, |w| Box::pin(streams::is_told_while_away(w))),
+    ("dies in the stream of a call", MANY, |w| Box::pin(streams::dies_in_a_stream(w))),
+    ("dies again where it reads on", MANY, |w| Box::pin(streams::dies_reading_on(w))),
+    ("leaves when much was said", FEW, |w| Box::pin(streams::leaves_a_full_log(w))),
+    ("never answers a question", MANY, |w| Box::pin(streams::never_answers(w))),
+    ("dies over HTTP+SSE", MANY, |w| Box::pin(streams::dies_over_sse(w))),
+    ("dies in a call over HTTP+SSE", MANY, |w| Box::pin(streams::dies_in_a_call_over_sse(w))),
+    ("dies again over HTTP+SSE", MANY, |w| Box::pin(streams::dies_again_over_sse(w))),
+    ("never answers a question over HTTP+SSE", MANY, |w| Box::pin(streams::never_answers_over_sse(w))),
 ];
 
 /// `initialize` of a client that can be asked anything.
@@ -78,7 +83,7 @@ async fn forgets(world: &World) {
 
 async fn storms(world: &World) {
     let mut line = world.line().await;
-    for _ in 0..3 {
+    for _ in 0..6 {
         open(world, &mut line).await;
         say(world, &mut line, None, &call("echo", r#"{"text":"x"}"#)).await;
     }
