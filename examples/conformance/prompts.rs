@@ -71,5 +71,5 @@ pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
 
 fn said(contents: Vec<Content>) -> Reply<PromptResult> {
     let messages = contents.into_iter().map(PromptMessage::user).collect();
-    PromptResult { description: None, messages }.into()
+    PromptResult { messages, ..PromptResult::default() }.into()
 }

@@ -57,7 +57,7 @@ pub async fn get(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcEr
                 Some(text) => Complete::new().field("description", text)?,
                 None => Complete::new(),
             };
-            Ok(complete.field("messages", &prompt.messages)?.into())
+            Ok(complete.field("messages", &prompt.messages)?.meta(prompt.meta).into())
         }
         Ok(Reply::NeedsInput(input)) => rounds::ask(app, exchange, input),
         Err(Failure::NotFound) => Err(unknown()),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::mcp::bus::Notifier;
 use crate::mcp::content::{PromptMessage, ResourceContents, ToolResult};
@@ -36,13 +37,14 @@ pub use template::{UriTemplate, Variables};
 pub use toolkit::Toolkit;
 
 /// What `prompts/get` answers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct PromptResult {
     /// What the prompt is for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The messages.
     pub messages: Vec<PromptMessage>,
+    /// `_meta`, passed through untouched.
+    pub meta: Map<String, Value>,
 }
 
 /// What is being completed (MCP schema, `CompleteRequest.params.ref`).

@@ -215,6 +215,7 @@ async fn prompts_are_filled_in() {
     let client = Modern::new(&gateway, &gateway.caller().await);
     let get = |params: Value| client.send("prompts/get", params);
     let reply = get(json!({ "name": "greet", "arguments": { "name": "Ada" } })).await;
+    assert_eq!(reply.result()["_meta"]["lab.test/kind"], "greeting");
     assert_eq!(
         reply.result()["messages"],
         json!([{ "role": "user", "content": { "type": "text", "text": "Say hello to Ada." } }])

@@ -32,6 +32,10 @@ pub fn add(kit: Toolkit) -> Result<Toolkit> {
             text.push_str(&format!(" The reported symptom: {symptom}."));
         }
         let message = PromptMessage { role: Role::User, content: Content::text(text) };
-        Ok(PromptResult { description: Some(format!("DNS check of {domain}")), messages: vec![message] }.into())
+        Ok(PromptResult {
+ description: Some(format!("DNS check of {domain}")),
+ messages: vec![message],
+ ..PromptResult::default()
+ }.into())
     })
 }

@@ -165,7 +165,7 @@ fn a_name_stands_for_one_thing() {
 
     let prompt = |kit: Toolkit, name: &str| {
         kit.prompt(PromptSpec::new(name), |_: Call, _: BTreeMap<String, String>| async move {
-            Ok(PromptResult { description: None, messages: Vec::new() }.into())
+            Ok(PromptResult::default().into())
         })
         .expect("a prompt")
     };

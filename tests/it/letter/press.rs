@@ -162,7 +162,7 @@ fn readable(kit: Toolkit) -> Result<Arc<dyn Provider>> {
         .prompt(prompt, |_: Call, _| async move {
             let block = odd_blocks()[0].clone();
             let messages = vec![PromptMessage::user(Content::Other(block))];
-            Ok(PromptResult { description: None, messages }.into())
+            Ok(PromptResult { messages, ..PromptResult::default() }.into())
         })?;
     let kit = kit.completion(|_: Call, (what, typing): (Reference, Completing)| async move {
         Ok(complete(&what, &typing))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use weir::caller::Principal;
 use weir::error::Result;
@@ -375,7 +375,12 @@ fn readable(kit: Toolkit) -> Result<Toolkit> {
     .prompt(greeting, |_: Call, arguments: BTreeMap<String, String>| async move {
         let text = format!("Say hello to {}.", arguments.get("name").map_or("", String::as_str));
         let message = PromptMessage { role: Role::User, content: Content::text(text) };
-        Ok(PromptResult { description: Some("A greeting".to_owned()), messages: vec![message] }.into())
+        Ok(PromptResult {
+            description: Some("A greeting".to_owned()),
+            messages: vec![message],
+            meta: Map::from_iter([("lab.test/kind".to_owned(), json!("greeting"))]),
+        }
+        .into())
     })
     .map(|kit| {
         kit.completion(

@@ -3,7 +3,7 @@
 
 mod answer;
 mod corpus;
-#[path = "../../src/fuzz.rs"]
+#[path = "../../../src/fuzz.rs"]
 mod damage;
 mod secrets;
 
