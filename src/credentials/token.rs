@@ -135,6 +135,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::config(256))]
+
         #[test]
         fn every_token_is_recognised(kind in any_kind()) {
             let secret = Secret::generate(kind).expect("a secret");

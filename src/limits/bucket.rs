@@ -87,6 +87,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::config(256))]
+
         /// Whatever the arrivals: never more than burst + rate × time, and a refused caller who waits as long as he
         /// was told is served.
         #[test]

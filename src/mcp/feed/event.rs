@@ -131,6 +131,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::config(256))]
+
         #[test]
         fn an_id_reads_back_as_itself(stream in streams(), seq in any::<u64>()) {
             let id = EventId { stream, seq };

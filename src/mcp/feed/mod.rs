@@ -384,6 +384,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::config(256))]
+
         #[test]
         fn every_event_is_read_once_and_in_order_whenever_the_connection_breaks(deeds in deeds()) {
             let store = store(1 << 20);
