@@ -16,8 +16,9 @@ use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http_body::Frame;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -125,11 +126,9 @@ fn accept(app: &Arc<App>, listener: TcpListener, router: Router, limit: usize, s
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let connection = connection(app.clone(), stream, peer, router.clone(), stop.clone());
-                    app.tasks.spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                    // Without a block around it: what a future holds and then awaits takes its room twice.
+                    let place = Place { stop: stop.clone(), _permit: place.ok() };
+                    app.tasks.spawn(connection(app.clone(), stream, peer, router.clone(), place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
@@ -144,13 +143,7 @@ fn accept(app: &Arc<App>, listener: TcpListener, router: Router, limit: usize, s
 ///
 /// A connection on which no request comes in time is dropped here: hyper's own limit begins with the first byte that tells
 /// HTTP/1 from HTTP/2. So is one whose peer lets nothing of a response through.
-async fn connection(
-    app: Arc<App>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    stop: CancellationToken,
-) {
+async fn connection(app: Arc<App>, mut stream: TcpStream, peer: SocketAddr, router: Router, place: Place) {
     // Without this, Nagle's algorithm holds back every other small event of a stream for some 40 ms.
     let _ = stream.set_nodelay(true);
     let server = &app.config.server;
@@ -177,22 +170,56 @@ async fn connection(
             })
         }
     });
-    let builder = protocol(server);
-    let connection = builder.serve_connection(TokioIo::new(Watched::new(stream, peer_limit)), service);
-    tokio::pin!(connection);
+    let first = tokio::select! {
+        () = place.stop.cancelled() => return,
+        first = tokio::time::timeout(request_limit, peer::first_bytes(&mut stream)) => first,
+    };
+    let Ok(Ok(first)) = first else { return };
+    let is_h2 = peer::is_h2(&first);
+    let io = TokioIo::new(Watched::new(stream, first, peer_limit));
+    let ended = if is_h2 {
+        // In a box, because HTTP/1 does not need so much room.
+        let builder = http2(server);
+        Box::pin(async {
+            let connection = std::pin::pin!(builder.serve_connection(io, service));
+            drive(connection, &activity, &place.stop, (request_limit, peer_limit)).await
+        })
+        .await
+    } else {
+        let connection = std::pin::pin!(http1(server).serve_connection(io, service));
+        drive(connection, &activity, &place.stop, (request_limit, peer_limit)).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// What a connection needs to be let in.
+struct Place {
+    stop: CancellationToken,
+    _permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+/// Runs a connection until it ends, or until nothing comes or goes for too long.
+async fn drive<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    activity: &Activity,
+    stop: &CancellationToken,
+    (request_limit, peer_limit): (Duration, Duration),
+) -> std::result::Result<(), C::Error> {
     let (mut looked, mut closing) = (Instant::now(), None::<Instant>);
-    let ended = loop {
+    loop {
         tokio::select! {
-            ended = connection.as_mut() => break ended,
+            ended = connection.as_mut() => return ended,
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                break connection.await;
+                return connection.await;
             }
             () = tokio::time::sleep(request_limit.min(peer_limit / 4)) => {}
         }
         if activity.flow.is_stuck(peer_limit) {
             tracing::debug!("a peer lets nothing of a response through");
-            return;
+            return Ok(());
         }
         if looked.elapsed() < request_limit {
             continue;
@@ -200,33 +227,34 @@ async fn connection(
         looked = Instant::now();
         match activity.look() {
             // hyper's own timer runs from the first bytes of a request head on; nothing has come so far.
-            Look::Silent => return,
+            Look::Silent => return Ok(()),
             // What is left of finished responses may still have to go out.
-            Look::Quiet if closing.is_some_and(|since| since.elapsed() >= peer_limit) => return,
+            Look::Quiet if closing.is_some_and(|since| since.elapsed() >= peer_limit) => return Ok(()),
             Look::Quiet => {
                 closing.get_or_insert(looked);
                 connection.as_mut().graceful_shutdown();
             }
             Look::Busy => {}
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
     }
 }
 
-/// HTTP/1 and HTTP/2, within the limits that are configured.
-fn protocol(server: &crate::config::Server) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// HTTP/1 within the limits that are configured.
+fn http1(server: &crate::config::Server) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(server.header_read_timeout.get())
         .max_headers(server.max_headers)
         .max_buf_size(server.max_header_bytes);
-    let ping = H2_PING.min(server.dead_peer_timeout.get() / 2);
     builder
-        .http2()
+}
+
+/// HTTP/2 within the limits that are configured.
+fn http2(server: &crate::config::Server) -> http2::Builder<TokioExecutor> {
+    let ping = H2_PING.min(server.dead_peer_timeout.get() / 2);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_H2_STREAMS)
         .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))

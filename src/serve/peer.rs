@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -38,17 +38,43 @@ pub(super) fn tune(stream: &TcpStream, limit: Duration, heartbeat: Duration) {
     }
 }
 
+/// How HTTP/2 begins (RFC 9113 section 3.4).
+const H2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Room for the first bytes; most request heads fit.
+const FIRST: usize = 1024;
+
+/// The first bytes of a connection: enough to tell HTTP/1 from HTTP/2.
+///
+/// hyper-util's own detection hands on its 24 bytes alone. A head that comes in two pieces makes hyper's buffer of 8 KiB grow to
+/// 16, which an open stream then keeps.
+pub(super) async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(FIRST);
+    while bytes.len() < H2.len() && H2.starts_with(&bytes) {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Whether a connection that begins so speaks HTTP/2.
+pub(super) fn is_h2(first: &[u8]) -> bool {
+    first.starts_with(H2)
+}
+
 /// A connection on which every write must make progress within a limit.
 pub(super) struct Watched<S> {
     stream: S,
+    /// What was read before, to be read again.
+    first: Vec<u8>,
     limit: Duration,
     /// When the write that is waiting has waited for too long; there is none while writes go through.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, patience: None }
+    pub(super) fn new(stream: S, first: Vec<u8>, limit: Duration) -> Self {
+        Self { stream, first, limit, patience: None }
     }
 
     /// What a write came to; one that has waited for too long is an error.
@@ -70,6 +96,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let now = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first[..now]);
+            self.first.drain(..now);
+            if self.first.is_empty() {
+                self.first = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -170,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_makes_no_progress_fails() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut ours = Watched::new(ours, Duration::from_millis(20));
+        let mut ours = Watched::new(ours, Vec::new(), Duration::from_millis(20));
         let error = ours.write_all(&[0; 17]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -178,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn every_progress_counts_anew() {
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let mut ours = Watched::new(ours, LIMIT);
+        let mut ours = Watched::new(ours, Vec::new(), LIMIT);
         ours.write_all(&[0; 16]).await.expect("room");
         assert!(futures_util::poll!(Box::pin(ours.write(&[0; 16]))).is_pending());
         assert!(ours.patience.is_some());
