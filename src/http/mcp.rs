@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
@@ -25,10 +25,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ServerPath {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        let params =
-            RawPathParams::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        // A name that is no text names no server.
+        let params = params.map_err(|_| refusal(&parts.headers, &no_such_server()))?;
         Ok(Self(params.iter().find(|(name, _)| *name == "server").map(|(_, server)| server.to_owned())))
     }
+}
+
+fn no_such_server() -> RpcError {
+    RpcError::new(code::INVALID_REQUEST, 404, "no such server; check the URL")
 }
 
 /// What the route offers, if the caller may see it; another server looks like none at all.
@@ -43,8 +48,7 @@ fn arrive(
         Some(name) => {
             let known = app.registry.snapshot(Some(&name)).is_some();
             if !known || !found.caller.scopes().allows_server(&name) {
-                let error = RpcError::new(code::INVALID_REQUEST, 404, "no such server; check the URL");
-                return Err(refusal(request.headers(), &error));
+                return Err(refusal(request.headers(), &no_such_server()));
             }
             Endpoint(Some(name.into()))
         }

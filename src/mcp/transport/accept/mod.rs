@@ -13,12 +13,12 @@ pub struct Accepts {
 }
 
 impl Accepts {
-    /// Reads `Accept` (RFC 9110 section 12.5.1). A missing header accepts everything; so do wildcards. A range with
-    /// `q=0` is refused by the client.
+    /// Reads `Accept` (RFC 9110 section 12.5.1). A missing header accepts everything. A range with `q=0` is refused by the
+    /// client; of ranges that fit, the most specific one counts.
     #[must_use]
     pub fn from(headers: &HeaderMap) -> Self {
         let mut seen = false;
-        let mut accepts = Self { json: false, stream: false };
+        let (mut json, mut stream) = (Choice::default(), Choice::default());
         for value in headers.get_all(ACCEPT) {
             for range in value.to_str().unwrap_or("").split(',') {
                 let mut parts = range.split(';').map(str::trim);
@@ -27,18 +27,39 @@ impl Accepts {
                 let refused = parts.any(|p| {
                     p.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()).is_some_and(|q| q <= 0.0)
                 });
-                if refused {
-                    continue;
-                }
                 match kind.as_str() {
-                    "application/json" | "application/*" => accepts.json = true,
-                    "text/event-stream" | "text/*" => accepts.stream = true,
-                    "*/*" => accepts = Self { json: true, stream: true },
+                    "application/json" => json.hear(2, !refused),
+                    "application/*" => json.hear(1, !refused),
+                    "text/event-stream" => stream.hear(2, !refused),
+                    "text/*" => stream.hear(1, !refused),
+                    "*/*" => {
+                        json.hear(0, !refused);
+                        stream.hear(0, !refused);
+                    }
                     _ => {}
                 }
             }
         }
-        if seen { accepts } else { Self { json: true, stream: true } }
+        if seen { Self { json: json.taken, stream: stream.taken } } else { Self { json: true, stream: true } }
+    }
+}
+
+/// Whether one form is taken, by the most specific range so far.
+#[derive(Default)]
+struct Choice {
+    specificity: u8,
+    taken: bool,
+    heard: bool,
+}
+
+impl Choice {
+    fn hear(&mut self, specificity: u8, taken: bool) {
+        if self.heard && specificity < self.specificity {
+            return;
+        }
+        // Of two ranges alike, the one that takes it wins.
+        let alike = self.heard && specificity == self.specificity;
+        *self = Self { specificity, taken: taken || (alike && self.taken), heard: true };
     }
 }
 
@@ -56,6 +77,10 @@ mod tests {
             ("TEXT/EVENT-STREAM;q=0.5", false, true),
             ("*/*", true, true),
             ("text/event-stream;q=0, application/json", true, false),
+            ("text/event-stream;q=0, */*", true, false),
+            ("*/*, application/json;q=0", false, true),
+            ("application/*;q=0, application/json, text/*", true, true),
+            ("*/*;q=0", false, false),
             ("text/html", false, false),
             ("", true, true),
         ] {
