@@ -247,7 +247,9 @@ async fn sweep(app: Arc<App>) {
         tokio::select! {
             () = app.tasks.stopping().cancelled() => return,
             _ = timer.tick() => {
-                app.sessions.sweep();
+                while app.sessions.sweep() {
+                    app.usage.flush().await;
+                }
                 let kept = i64::try_from(app.sessions.kept_bytes()).unwrap_or(i64::MAX);
                 app.metrics.replay_bytes.set(kept);
                 app.flood.forget_quiet();

@@ -27,9 +27,9 @@ pub struct SessionOpened {
     pub transport: &'static str,
     /// The protocol revision that was agreed on.
     pub revision: &'static str,
-    /// `clientInfo.name`, as it was sent; cut to 200 bytes.
+    /// `clientInfo.name`; at most 200 bytes of it are kept.
     pub client_name: String,
-    /// `clientInfo.version`, as it was sent; cut to 200 bytes.
+    /// `clientInfo.version`; at most 200 bytes of it are kept.
     pub client_version: String,
     /// When.
     pub opened_at: Timestamp,
@@ -46,9 +46,9 @@ pub struct SessionClosed {
     pub closed_at: Timestamp,
     /// The revision that it spoke in the end; HTTP+SSE settles it after the session is open.
     pub revision: &'static str,
-    /// `clientInfo.name`, as it was sent last; cut to 200 bytes.
+    /// `clientInfo.name`, as it was sent last; at most 200 bytes of it are kept.
     pub client_name: String,
-    /// `clientInfo.version`, as it was sent last; cut to 200 bytes.
+    /// `clientInfo.version`, as it was sent last; at most 200 bytes of it are kept.
     pub client_version: String,
     /// Why, in a word or two, such as `client` or `idle`.
     pub reason: &'static str,
@@ -186,7 +186,7 @@ mod tests {
                 .map(|number| SessionOpened {
                     id: SessionRowId::new(),
                     principal: principal.clone(),
-                    transport: "streamable_http",
+                    transport: "streamable",
                     revision: "2025-11-25",
                     client_name: format!("client \"{number}\""),
                     client_version: String::new(),

@@ -86,7 +86,13 @@ impl Content {
 
     fn sound_as_resource(&self) -> Self {
         let resource = ResourceContents::blob("attachment:audio", &self.said("mimeType"), self.said("data"));
-        Self::Resource { resource }
+        let mut block = serde_json::to_value(self).unwrap_or_default();
+        let Value::Object(fields) = &mut block else { return Self::Resource { resource } };
+        // Annotations and whatever else the block says stay.
+        fields.retain(|name, _| name != "data" && name != "mimeType");
+        fields.insert("type".to_owned(), "resource".into());
+        fields.insert("resource".to_owned(), serde_json::to_value(resource).unwrap_or_default());
+        Self::Other(block)
     }
 
     fn link_as_text(&self) -> Self {

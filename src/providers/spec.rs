@@ -76,7 +76,13 @@ impl ToolSpec {
     /// Any other field of the descriptor, such as `icons` or `_meta`.
     #[must_use]
     pub fn field(mut self, name: &str, value: Value) -> Self {
-        self.fields.insert(name.to_owned(), value);
+        match value {
+            // One map, whichever way an annotation came: what is shown is what policy goes by.
+            Value::Object(annotations) if name == "annotations" => self.annotations.extend(annotations),
+            value => {
+                self.fields.insert(name.to_owned(), value);
+            }
+        }
         self
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -28,8 +28,9 @@ use tower::ServiceExt;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::router;
+use crate::mcp::session::AT_ONCE;
 use crate::telemetry::labels::SessionEnd;
-use peer::{Flow, Turn, Watched};
+use peer::{Streams, Turn, Watched};
 
 /// Streams at once on one HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 128;
@@ -103,8 +104,9 @@ pub async fn run(app: Arc<App>, listeners: Listeners, shutdown: impl Future<Outp
     if tokio::time::timeout(limit, app.tasks.shut_down()).await.is_err() {
         tracing::warn!(left = app.tasks.running(), "the drain limit is over; cutting what still runs");
     }
-    for session in app.sessions.select(|_| true) {
-        app.sessions.close(&session, SessionEnd::Shutdown);
+    for some in app.sessions.select(|_| true).chunks(AT_ONCE) {
+        some.iter().for_each(|session| app.sessions.close(session, SessionEnd::Shutdown));
+        app.usage.flush().await;
     }
     app.last_tasks.shut_down().await;
     app.db.close().await;
@@ -142,7 +144,7 @@ fn accept(app: &Arc<App>, listener: TcpListener, router: Router, limit: usize, s
 /// Serves one connection. When Weir stops it takes no further request and ends after the one in flight.
 ///
 /// A connection on which no request comes in time is dropped here: hyper's own limit begins with the first byte that tells
-/// HTTP/1 from HTTP/2. So is one whose peer lets nothing of a response through.
+/// HTTP/1 from HTTP/2.
 async fn connection(app: Arc<App>, mut stream: TcpStream, peer: SocketAddr, router: Router, place: Place) {
     // Without this, Nagle's algorithm holds back every other small event of a stream for some 40 ms.
     let _ = stream.set_nodelay(true);
@@ -164,7 +166,7 @@ async fn connection(app: Arc<App>, mut stream: TcpStream, peer: SocketAddr, rout
             Ok::<_, Infallible>(match busy {
                 None => response,
                 Some(busy) => response.map(|body| {
-                    let turn = busy.0.flow.begin();
+                    let turn = Turn::of_this_stream();
                     axum::body::Body::new(Guarded { body, rest: Bytes::new(), turn, _busy: busy })
                 }),
             })
@@ -179,7 +181,7 @@ async fn connection(app: Arc<App>, mut stream: TcpStream, peer: SocketAddr, rout
     let io = TokioIo::new(Watched::new(stream, first, peer_limit));
     let ended = if is_h2 {
         // In a box, because HTTP/1 does not need so much room.
-        let builder = http2(server);
+        let builder = http2(server, Streams::new(app.tasks.clone(), peer_limit));
         Box::pin(async {
             let connection = std::pin::pin!(builder.serve_connection(io, service));
             drive(connection, &activity, &place.stop, (request_limit, peer_limit)).await
@@ -207,7 +209,7 @@ async fn drive<C: GracefulConnection>(
     stop: &CancellationToken,
     (request_limit, peer_limit): (Duration, Duration),
 ) -> std::result::Result<(), C::Error> {
-    let (mut looked, mut closing) = (Instant::now(), None::<Instant>);
+    let mut closing = None::<Instant>;
     loop {
         tokio::select! {
             ended = connection.as_mut() => return ended,
@@ -215,23 +217,15 @@ async fn drive<C: GracefulConnection>(
                 connection.as_mut().graceful_shutdown();
                 return connection.await;
             }
-            () = tokio::time::sleep(request_limit.min(peer_limit / 4)) => {}
+            () = tokio::time::sleep(request_limit) => {}
         }
-        if activity.flow.is_stuck(peer_limit) {
-            tracing::debug!("a peer lets nothing of a response through");
-            return Ok(());
-        }
-        if looked.elapsed() < request_limit {
-            continue;
-        }
-        looked = Instant::now();
         match activity.look() {
             // hyper's own timer runs from the first bytes of a request head on; nothing has come so far.
             Look::Silent => return Ok(()),
             // What is left of finished responses may still have to go out.
             Look::Quiet if closing.is_some_and(|since| since.elapsed() >= peer_limit) => return Ok(()),
             Look::Quiet => {
-                closing.get_or_insert(looked);
+                closing.get_or_insert_with(Instant::now);
                 connection.as_mut().graceful_shutdown();
             }
             Look::Busy => {}
@@ -251,9 +245,9 @@ fn http1(server: &crate::config::Server) -> http1::Builder {
 }
 
 /// HTTP/2 within the limits that are configured.
-fn http2(server: &crate::config::Server) -> http2::Builder<TokioExecutor> {
+fn http2(server: &crate::config::Server, streams: Streams) -> http2::Builder<Streams> {
     let ping = H2_PING.min(server.dead_peer_timeout.get() / 2);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_H2_STREAMS)
@@ -272,8 +266,6 @@ struct Activity {
     open: AtomicUsize,
     /// No request was open at the last look.
     was_quiet: AtomicBool,
-    /// The responses of HTTP/2, each of which has a window of its own.
-    flow: Arc<Flow>,
 }
 
 /// What a look at a connection shows.
@@ -290,7 +282,7 @@ impl Activity {
     fn new() -> Self {
         let (seen, is_h2, was_quiet) =
             (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Self { seen, is_h2, open: AtomicUsize::new(0), was_quiet, flow: Arc::new(Flow::new()) }
+        Self { seen, is_h2, open: AtomicUsize::new(0), was_quiet }
     }
 
     /// Notes a request; for HTTP/2, until the guard is dropped with the end of its response.
@@ -323,16 +315,28 @@ impl Drop for Busy {
     }
 }
 
-/// A response body that keeps its request open, and knows whose turn it is. Hands out pieces: what hyper has taken waits
+/// A response body that keeps its request open, and notes whose turn it is. Hands out pieces: what hyper has taken waits
 /// for the peer unseen.
 struct Guarded {
     body: axum::body::Body,
     rest: Bytes,
-    turn: Turn,
+    turn: Option<Arc<Turn>>,
     _busy: Busy,
 }
 
 impl Guarded {
+    fn waits_for_peer(&self) {
+        if let Some(turn) = &self.turn {
+            turn.waits_for_peer();
+        }
+    }
+
+    fn waits_for_us(&self) {
+        if let Some(turn) = &self.turn {
+            turn.waits_for_us();
+        }
+    }
+
     /// The next piece of data that is there already.
     fn piece(&mut self) -> Frame<Bytes> {
         let end = self.rest.len().min(H2_PIECE);
@@ -349,14 +353,14 @@ impl http_body::Body for Guarded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
         if !self.rest.is_empty() {
-            self.turn.waits_for_peer();
+            self.waits_for_peer();
             return Poll::Ready(Some(Ok(self.piece())));
         }
         let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.turn.waits_for_us();
+            self.waits_for_us();
             return Poll::Pending;
         };
-        self.turn.waits_for_peer();
+        self.waits_for_peer();
         Poll::Ready(polled.map(|frame| match frame?.into_data() {
             Ok(data) => {
                 self.rest = data;

@@ -2,13 +2,14 @@
 //!
 //! Three things tell. The kernel probes a silent connection and gives up on one that does not acknowledge (`tune`): that
 //! is a peer which vanished without a word. A write that makes no progress ends the connection ([`Watched`]): that is a
-//! peer whose window stays shut. And over HTTP/2, where each stream has a window of its own, a response that the peer has
-//! not let go on for that long ends it too ([`Flow`]).
+//! peer whose window stays shut. And over HTTP/2, where each stream has a window of its own, a stream whose response the peer
+//! has not let go on for that long is reset ([`Streams`]).
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use crate::tasks::Tasks;
 
 /// Probes of a silent connection within the limit. One that is lost on the way is no reason to give up.
 const PROBES: u32 = 3;
@@ -137,60 +140,86 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// The responses on one HTTP/2 connection that wait for the peer. A response is asked for its next piece only when the
-/// peer has room for it, so one that was not asked again after its last piece waits.
-#[derive(Debug)]
-pub(super) struct Flow {
-    begun: Instant,
-    responses: Mutex<Vec<Weak<AtomicU64>>>,
+tokio::task_local! {
+    /// The HTTP/2 stream that this task serves.
+    static TURN: Arc<Turn>;
 }
 
-/// One response's part in it: since when it waits, in milliseconds after the connection's begin and never 0; or 0.
+/// Runs the streams of HTTP/2 connections, each as a task. One whose peer lets nothing of the response through is dropped,
+/// which resets that stream; the others on its connection, which may be other people's, go on.
+#[derive(Clone)]
+pub(super) struct Streams {
+    tasks: Tasks,
+    limit: Duration,
+}
+
+impl Streams {
+    pub(super) fn new(tasks: Tasks, limit: Duration) -> Self {
+        Self { tasks, limit }
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let (turn, limit) = (Arc::new(Turn::new()), self.limit);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = TURN.scope(turn.clone(), stream) => {}
+                () = turn.stuck(limit) => tracing::debug!("a peer lets nothing of a response through"),
+            }
+        });
+    }
+}
+
+/// Whose turn it is on an HTTP/2 stream. hyper asks a response for its next piece when it has handed the last one on; while
+/// the peer's window is shut it keeps that piece and asks no more.
 #[derive(Debug)]
 pub(super) struct Turn {
-    flow: Arc<Flow>,
-    since: Arc<AtomicU64>,
+    begun: Instant,
+    /// Since when the response waits for its peer, in milliseconds after `begun` and never 0; or 0.
+    since: AtomicU64,
 }
 
-impl Flow {
-    pub(super) fn new() -> Self {
-        Self { begun: Instant::now(), responses: Mutex::default() }
+impl Turn {
+    fn new() -> Self {
+        Self { begun: Instant::now(), since: AtomicU64::new(0) }
+    }
+
+    /// That of the stream that the running task serves; none outside of HTTP/2.
+    pub(super) fn of_this_stream() -> Option<Arc<Self>> {
+        TURN.try_with(Clone::clone).ok()
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// A response that begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Turn {
-        let since = Arc::new(AtomicU64::new(self.now()));
-        let mut responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
-        responses.retain(|one| one.strong_count() > 0);
-        responses.push(Arc::downgrade(&since));
-        Turn { flow: self.clone(), since }
-    }
-
-    /// Whether a response has waited for the peer for `limit`.
-    pub(super) fn is_stuck(&self, limit: Duration) -> bool {
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let now = self.now();
-        let responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
-        responses.iter().filter_map(Weak::upgrade).any(|since| match since.load(Ordering::Relaxed) {
-            0 => false,
-            since => now.saturating_sub(since) >= limit,
-        })
-    }
-}
-
-impl Turn {
     /// The response handed out a piece, or its last: it waits for the peer.
     pub(super) fn waits_for_peer(&self) {
-        self.since.store(self.flow.now(), Ordering::Relaxed);
+        self.since.store(self.now(), Ordering::Relaxed);
     }
 
     /// The response has nothing to hand out: the peer waits for it.
     pub(super) fn waits_for_us(&self) {
         self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the response has waited for the peer for `limit`.
+    fn is_stuck(&self, limit: Duration) -> bool {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let since = self.since.load(Ordering::Relaxed);
+        since != 0 && self.now().saturating_sub(since) >= limit
+    }
+
+    /// Returns when the response has waited for the peer for `limit`, or up to a quarter longer.
+    async fn stuck(&self, limit: Duration) {
+        while !self.is_stuck(limit) {
+            tokio::time::sleep(limit / 4).await;
+        }
     }
 }
 
@@ -225,19 +254,36 @@ mod tests {
     #[test]
     fn a_response_is_stuck_only_while_it_waits_for_the_peer() {
         let Some(begun) = Instant::now().checked_sub(2 * LIMIT) else { return };
-        let flow = Arc::new(Flow { begun, ..Flow::new() });
-        let first = flow.begin();
-        assert!(flow.is_stuck(Duration::ZERO), "it was not asked for anything yet");
-        assert!(!flow.is_stuck(LIMIT), "not for long enough");
-        first.waits_for_us();
-        assert!(!flow.is_stuck(Duration::ZERO), "nothing to say");
-        first.waits_for_peer();
-        let second = flow.begin();
-        first.since.store(1, Ordering::Relaxed);
-        assert!(flow.is_stuck(LIMIT));
-        drop(first);
-        assert!(!flow.is_stuck(LIMIT) && flow.is_stuck(Duration::ZERO), "the other one began later");
-        drop(second);
-        assert!(!flow.is_stuck(Duration::ZERO));
+        let turn = Turn { begun, ..Turn::new() };
+        assert!(!turn.is_stuck(Duration::ZERO), "it is not answered yet");
+        turn.waits_for_peer();
+        assert!(turn.is_stuck(Duration::ZERO) && !turn.is_stuck(LIMIT), "not for long enough");
+        turn.since.store(1, Ordering::Relaxed);
+        assert!(turn.is_stuck(LIMIT));
+        turn.waits_for_us();
+        assert!(!turn.is_stuck(Duration::ZERO), "nothing to say");
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_peer_takes_nothing_ends_and_no_other() {
+        let tasks = Tasks::new();
+        let streams = Streams::new(tasks.clone(), Duration::from_millis(20));
+        for waits in [false, true] {
+            hyper::rt::Executor::execute(&streams, async move {
+                let turn = Turn::of_this_stream().expect("a stream");
+                if waits {
+                    turn.waits_for_peer()
+                } else {
+                    turn.waits_for_us()
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+        while tasks.running() > 1 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert_eq!(tasks.running(), 1, "the one whose peer waits for it");
+        assert!(Turn::of_this_stream().is_none());
     }
 }

@@ -104,6 +104,7 @@ impl Journal {
     fn offer(&self, entry: Entry) {
         if self.queue.try_send(entry).is_err() {
             self.metrics.calls_dropped.inc();
+            tracing::warn!("the journal has no room; a session's record is lost");
         }
     }
 

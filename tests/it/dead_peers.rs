@@ -57,16 +57,22 @@ fn http2(gateway: &mut Gateway) {
 }
 
 #[tokio::test]
-async fn a_peer_that_lets_one_http2_response_wait_is_cut_off() {
+async fn an_http2_response_that_the_peer_lets_wait_ends_and_no_other_on_its_connection() {
     let mut gateway = gateway().await;
     http2(&mut gateway);
     let key = gateway.caller().await;
-    let before = gateway.app.tasks.running();
-    let response = Modern::new(&gateway, &key).draft_call("big", &json!({ "bytes": MUCH })).open().await;
+    let client = Modern::new(&gateway, &key);
+    let (mut events, _) = client.listen(json!({ "toolsListChanged": true })).await;
+    let connections = gateway.app.tasks.running();
+    let response = client.draft_call("big", &json!({ "bytes": MUCH })).open().await;
     assert_eq!(response.version(), http::Version::HTTP_2);
     // The client answers pings meanwhile; only this response is not read.
-    eventually("the end of the connection", async || gateway.app.tasks.running() == before).await;
+    assert_eq!(gateway.app.tasks.running(), connections + 1);
+    eventually("the end of the stream", async || gateway.app.tasks.running() == connections).await;
     assert!(within("an error", response.bytes()).await.is_err(), "the response is not whole");
+    events.heartbeat().await;
+    assert_eq!(client.call("echo", json!({ "text": "x" })).await.tool_text(), "x");
+    eventually("the end of its stream", async || gateway.app.tasks.running() == connections).await;
 }
 
 #[tokio::test]

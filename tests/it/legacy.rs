@@ -287,10 +287,10 @@ async fn an_idle_session_ends_and_one_in_use_does_not() {
     events.message().await;
     clock.advance(Duration::from_secs(59));
     assert_eq!(active.send("ping", json!({})).await.status, 200);
-    gateway.app.sessions.sweep();
+    assert!(!gateway.app.sessions.sweep());
     assert_eq!(gateway.app.sessions.len(), 4);
     clock.advance(Duration::from_secs(2));
-    gateway.app.sessions.sweep();
+    assert!(!gateway.app.sessions.sweep());
     assert_eq!(idle.send("ping", json!({})).await.error(), GONE);
     for session in [&streaming, &calling, &active] {
         assert_eq!(session.send("ping", json!({})).await.status, 200);

@@ -2,11 +2,13 @@
 //! Redelivery"), and HTTP+SSE clients that come back.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestRng, TestRunner};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use weir::clock::{Clock, Timestamp};
 use weir::mcp::bus::Changed;
 
 use crate::support::events::Event;
@@ -214,6 +216,10 @@ async fn ids_that_lead_nowhere_are_refused() {
     }
     let mut fresh = session.draft_resume("l999-7").stream().await;
     assert!(fresh.next_of_any_kind().await.expect("an event").id.is_some(), "a new stream for one long gone");
+    let told = [fresh.message().await, fresh.message().await, fresh.message().await];
+    let everything =
+        ["tools", "prompts", "resources"].map(|what| format!("notifications/{what}/list_changed"));
+    assert_eq!(told.map(|message| message["method"].as_str().unwrap_or("").to_owned()), everything);
     assert_eq!(session.stolen_by(&other).draft_resume(&last).send().await.status, 404);
     let neighbour = Legacy::open(&gateway, &key, "2025-11-25").await;
     assert_eq!(
@@ -416,6 +422,19 @@ async fn sessions_that_were_never_used_end_early_and_go_first() {
     }
     assert_eq!(gateway.app.sessions.len(), 3);
     assert_eq!(used.send("ping", json!({})).await.status, 200, "it survived the storm");
+
+    // One that has just been opened stays, where another was quiet for most of its time.
+    let clock = Clock::manual(Timestamp::from_micros(1_790_000_000_000_000));
+    let full = Gateway::build().clock(&clock).set("limits.tenant.sessions", 2).start().await;
+    let key = full.caller().await;
+    let old = Legacy::open(&full, &key, "2025-11-25").await;
+    clock.advance(Duration::from_secs(1700));
+    let young = Legacy::hello(&full, &key, "2025-11-25").send().await;
+    Legacy::hello(&full, &key, "2025-11-25").send().await.result();
+    let young_id = young.header("mcp-session-id").expect("an id");
+    assert_eq!(old.send("ping", json!({})).await.status, 404);
+    let ping = old.draft("ping", &json!({})).header("mcp-session-id", young_id);
+    assert_eq!(ping.send().await.status, 200);
 
     let hasty = Gateway::build().set("mcp.session_unused_ms", 100).start().await;
     let key = hasty.caller().await;

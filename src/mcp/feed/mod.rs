@@ -136,7 +136,9 @@ impl Feed {
         if state.ended {
             return Err(Undeliverable::Ended);
         }
-        if state.waiting() >= MAX_WAITING || (state.waiting() > 0 && state.bytes > MAX_WAITING_BYTES) {
+        let store_is_full = || self.store().is_some_and(|store| store.is_full());
+        let too_much = || state.bytes > MAX_WAITING_BYTES || store_is_full();
+        if state.waiting() >= MAX_WAITING || (state.waiting() > 0 && too_much()) {
             return Err(Undeliverable::Full);
         }
         self.push(&mut state, json);
@@ -555,7 +557,8 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_in_bytes_too() {
-        let feed = Feed::kept(StreamId::Session(crate::id::SessionRowId::new()), None, false, store(1 << 30));
+        let store = Memory::with(1 << 30, 1 << 30, 1 << 30).store();
+        let feed = Feed::kept(StreamId::Session(crate::id::SessionRowId::new()), None, false, store);
         let large = "x".repeat(3 << 20);
         assert_eq!((feed.must(&large), feed.must(&large)), (Ok(()), Ok(())));
         assert_eq!(feed.must("0"), Err(Undeliverable::Full));

@@ -64,6 +64,14 @@ struct Idle {
     purge_at: usize,
 }
 
+impl Idle {
+    fn purge(&mut self) {
+        self.feeds.retain(|feed| feed.strong_count() > 0);
+        self.feeds.shrink_to(self.feeds.len() * 2);
+        self.purge_at = self.feeds.len() * 2;
+    }
+}
+
 impl Store {
     /// How many bytes one session, or one feed, may keep.
     #[must_use]
@@ -96,9 +104,13 @@ impl Store {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.feeds.push_back(feed);
         if idle.feeds.len() >= idle.purge_at.max(LEAST_PURGE) {
-            idle.feeds.retain(|feed| feed.strong_count() > 0);
-            idle.purge_at = idle.feeds.len() * 2;
+            idle.purge();
         }
+    }
+
+    /// Lets go of what stands in the queue for feeds that are gone.
+    pub fn purge(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).purge();
     }
 
     /// Gives up idle feeds, oldest first, until there is room or none is left.

@@ -33,7 +33,7 @@ use streams::Streams;
 
 pub use questions::Question;
 pub use streams::{Attached, Heard};
-pub use table::Sessions;
+pub use table::{AT_ONCE, Sessions};
 
 /// Which transport a session lives on. An id of one is unknown to the other.
 pub use crate::telemetry::labels::Transport;

@@ -13,10 +13,15 @@ use crate::clock::Clock;
 use crate::config;
 use crate::hooks::{self, Hook};
 use crate::id::{SessionRowId, TenantId};
-use crate::limits::{Limited, Limits, Scope};
+use crate::limits::{Limited, Limits, Place, Scope};
 use crate::mcp::feed::{Memory, Store};
 use crate::telemetry::labels::SessionEnd;
 use crate::usage::Journal;
+
+/// Sessions that one sweep, or one step of a stop, ends.
+pub const AT_ONCE: usize = 1000;
+/// How often room for one more session is made, where others take it first.
+const TRIES: u32 = 8;
 
 /// All sessions of this process.
 pub struct Sessions {
@@ -38,6 +43,17 @@ struct Times {
 }
 
 impl Times {
+    /// How long this session may be quiet.
+    fn of(&self, session: &Session) -> i64 {
+        if session.is_orphan() {
+            self.grace
+        } else if session.used.load(Ordering::Relaxed) {
+            self.idle
+        } else {
+            self.unused
+        }
+    }
+
     fn new(config: &config::Mcp) -> Self {
         let micros = |time: config::Millis| i64::try_from(time.get().as_micros()).unwrap_or(i64::MAX);
         Self {
@@ -62,11 +78,26 @@ struct OfTenant {
 }
 
 impl Table {
+    /// The tenant's store: one for all of its sessions. It is there until its last session ends.
+    fn store(&mut self, tenant: TenantId, memory: &Arc<Memory>) -> Arc<Store> {
+        let fresh = || OfTenant { sessions: HashMap::new(), store: memory.store() };
+        self.by_tenant.entry(tenant).or_insert_with(fresh).store.clone()
+    }
+
     fn insert(&mut self, session: &Arc<Session>) {
         self.by_id.insert(session.id.clone(), session.clone());
         let fresh = || OfTenant { sessions: HashMap::new(), store: session.store.clone() };
         let of_tenant = self.by_tenant.entry(session.owner.tenant).or_insert_with(fresh);
         of_tenant.sessions.insert(session.row, session.clone());
+    }
+
+    /// The session of the tenant that is nearest to its end, of those that are not busy.
+    fn least_wanted(&self, tenant: TenantId, times: &Times, now: i64) -> Option<Arc<Session>> {
+        let idle = self.by_tenant.get(&tenant)?.sessions.values().filter(|s| !s.is_busy());
+        // In millionths of the time that it may be quiet.
+        let spent =
+            |s: &Session| (now - s.last_seen.load(Ordering::Relaxed)) * 1_000_000 / times.of(s).max(1);
+        idle.max_by_key(|s| spent(s)).cloned()
     }
 
     fn remove(&mut self, session: &Session) -> bool {
@@ -103,33 +134,41 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a session. A tenant that has as many as it may loses one that is not busy: first of those that were never
-    /// used or whose client is away, then the one that was idle longest. Clients that initialize before every call never close what they opened.
+    /// Opens a session. A tenant that has as many as it may loses the one, of those that are not busy, which is nearest to its
+    /// end: one that was never used comes there sooner. Clients that initialize before every call never close what they
+    /// opened.
     ///
     /// # Errors
     /// Where all of the tenant's sessions are busy.
     pub fn open(&self, opening: Opening) -> Result<Arc<Session>, Limited> {
         let tenant = opening.caller.tenant();
-        let place = match self.limits.place(tenant, Scope::Sessions) {
-            Ok(place) => place,
-            Err(limited) => {
-                self.evict_one(tenant).ok_or(limited)?;
-                self.limits.place(tenant, Scope::Sessions)?
-            }
-        };
+        let place = self.place(tenant)?;
         let mut secret = [0; 32];
         if aws_lc_rs::rand::fill(&mut secret).is_err() {
             return Err(Limited { scope: Scope::Sessions, limit: 0, retry_after: Duration::from_secs(1) });
         }
         let id = BASE64URL_NOPAD.encode(&secret).into();
         let now = (self.clock.now(), self.clock.monotonic_micros());
-        let known = self.table().by_tenant.get(&tenant).map(|of_tenant| of_tenant.store.clone());
-        let store = known.unwrap_or_else(|| self.memory.store());
+        let store = self.table().store(tenant, &self.memory);
         let session = Arc::new(Session::new(id, opening, place, store, now));
-        self.table().insert(&session);
+        // Told before it can be found, and so before it can end.
         hooks::tell(&self.hooks, |hook| hook.session_opened(&session.info()));
         self.journal.session_opened(&session);
+        self.table().insert(&session);
         Ok(session)
+    }
+
+    /// A place for one more session of the tenant. Others may be quicker to take one that was made.
+    fn place(&self, tenant: TenantId) -> Result<Place, Limited> {
+        for _ in 0..TRIES {
+            if let Ok(place) = self.limits.place(tenant, Scope::Sessions) {
+                return Ok(place);
+            }
+            if !self.evict_one(tenant) {
+                break;
+            }
+        }
+        self.limits.place(tenant, Scope::Sessions)
     }
 
     /// The session of this id on this transport, if it is this principal's. Counts as activity.
@@ -160,8 +199,8 @@ impl Sessions {
         session.used.store(true, Ordering::Relaxed);
     }
 
-    /// A stream of an HTTP+SSE session is gone. The session ends with its last one, unless a grace period is configured in which
-    /// the client may come back.
+    /// A stream of an HTTP+SSE session is gone. The session ends with its last one, unless a grace period is configured in
+    /// which the client may come back.
     pub fn left(&self, session: &Session) {
         session.last_seen.store(self.clock.monotonic_micros(), Ordering::Relaxed);
         if self.times.grace == 0 && session.is_orphan() {
@@ -172,9 +211,12 @@ impl Sessions {
     /// Ends a session, and with it what still runs in it: nobody is left to hear the answers. Ending one twice is
     /// fine.
     pub fn close(&self, session: &Session, reason: SessionEnd) {
-        if !self.table().remove(session) {
-            return;
+        if self.table().remove(session) {
+            self.ended(session, reason);
         }
+    }
+
+    fn ended(&self, session: &Session, reason: SessionEnd) {
         session.end();
         hooks::tell(&self.hooks, |hook| hook.session_closed(&session.info(), reason));
         self.journal.session_closed(session, self.clock.now(), reason);
@@ -187,43 +229,51 @@ impl Sessions {
     }
 
     /// Ends what was idle for too long and gives up what is kept for too long. Open streams and running calls count as
-    /// activity, but for the session of an HTTP+SSE client that went away: nobody is left to hear of its calls.
-    pub fn sweep(&self) {
+    /// activity, but for the session of an HTTP+SSE client that went away: nobody is left to hear of its calls. Ends some
+    /// [thousand](AT_ONCE) sessions and no more, so that the journal keeps up; says whether there are others.
+    pub fn sweep(&self) -> bool {
         let now = self.clock.monotonic_micros();
         let quiet = |session: &Session| now - session.last_seen.load(Ordering::Relaxed);
         for session in self.select(|_| true) {
             session.age(now, self.times.replay);
         }
+        self.table().by_tenant.values().for_each(|of_tenant| of_tenant.store.purge());
         let least = self.times.idle.min(self.times.unused).min(self.times.grace);
+        let mut ended = 0;
         for session in self.select(|session| quiet(session) > least) {
+            if ended == AT_ONCE {
+                return true;
+            }
             if session.is_orphan() {
-                if quiet(&session) > self.times.grace {
+                if quiet(&session) > self.times.of(&session) {
                     self.close(&session, SessionEnd::Disconnected);
+                    ended += 1;
                 }
                 continue;
             }
-            let used = session.used.load(Ordering::Relaxed);
-            let limit = if used { self.times.idle } else { self.times.unused };
-            if quiet(&session) <= limit {
+            if quiet(&session) <= self.times.of(&session) {
                 continue;
             }
             if session.is_busy() {
                 session.last_seen.store(now, Ordering::Relaxed);
             } else {
                 self.close(&session, SessionEnd::Idle);
+                ended += 1;
             }
         }
+        false
     }
 
-    fn evict_one(&self, tenant: TenantId) -> Option<()> {
-        let victim = {
-            let table = self.table();
-            let idle = table.by_tenant.get(&tenant)?.sessions.values().filter(|s| !s.is_busy());
-            let is_wanted = |s: &Session| s.used.load(Ordering::Relaxed) && !s.is_orphan();
-            idle.min_by_key(|s| (is_wanted(s), s.last_seen.load(Ordering::Relaxed))).cloned()
-        }?;
-        self.close(&victim, SessionEnd::Evicted);
-        Some(())
+    /// Ends one session of the tenant. Whether there was one to end.
+    fn evict_one(&self, tenant: TenantId) -> bool {
+        let now = self.clock.monotonic_micros();
+        let mut table = self.table();
+        let Some(victim) = table.least_wanted(tenant, &self.times, now) else { return false };
+        // Out of the table before anybody else can choose it.
+        table.remove(&victim);
+        drop(table);
+        self.ended(&victim, SessionEnd::Evicted);
+        true
     }
 
     /// How many bytes are kept for clients that come back.

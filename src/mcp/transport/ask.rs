@@ -77,7 +77,9 @@ pub async fn answer(app: &App, exchange: &mut Exchange, line: Option<&Line>) -> 
                 return business_error(&exchange.request.method, why);
             }
         }
-        app.metrics.questions.inc(Answer::Answered);
+        if !requests.is_empty() {
+            app.metrics.questions.inc(Answer::Answered);
+        }
         exchange.caller = line.caller(app).await?;
         exchange.request.params.request_state.clone_from(state);
     }

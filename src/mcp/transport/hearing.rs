@@ -66,6 +66,10 @@ fn open(arrival: &Arrival) -> Answer {
             let first = pace.first(&feed);
             let mut hearing = Hearing::new(arrival, &session, feed.clone(), 0, pace);
             session.keep(&feed);
+            if last.is_some() {
+                // Whatever the stream said that is no longer known.
+                hearing.tell(Notice::Missed);
+            }
             hearing.first = first;
             Ok(hearing.respond(Stream::Session, place))
         }

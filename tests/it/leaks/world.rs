@@ -204,7 +204,9 @@ impl World {
         let app = &self.gateway.app;
         eventually("the end of every connection", async || app.tasks.running() <= tasks).await;
         self.clock.advance(IDLE + Duration::from_secs(1));
-        app.sessions.sweep();
+        while app.sessions.sweep() {
+            app.usage.flush().await;
+        }
         self.counter.reached("the end of every session", |h| h.closed == h.opened).await;
         self.journal_is_written().await;
     }
