@@ -159,7 +159,9 @@ async fn connection(app: Arc<App>, mut stream: TcpStream, peer: SocketAddr, rout
         async move {
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            let response = match router.oneshot(request).await {
+            // In a box, which goes when the head of the answer is there: hyper keeps the room of this future for the next
+            // request, also while a stream is open.
+            let response = match Box::pin(router.oneshot(request)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };

@@ -414,17 +414,18 @@ async fn an_http_and_sse_session_waits_for_its_client_only_so_long() {
 
 #[tokio::test]
 async fn sessions_that_were_never_used_end_early_and_go_first() {
-    let gateway = Gateway::build().set("limits.tenant.sessions", 3).start().await;
+    let clock = Clock::manual(Timestamp::from_micros(1_790_000_000_000_000));
+    let gateway = Gateway::build().clock(&clock).set("limits.tenant.sessions", 3).start().await;
     let key = gateway.caller().await;
     let used = Legacy::open(&gateway, &key, "2025-11-25").await;
     for _ in 0..20 {
+        clock.advance(Duration::from_secs(4));
         assert_eq!(Legacy::hello(&gateway, &key, "2025-11-25").send().await.status, 200);
     }
     assert_eq!(gateway.app.sessions.len(), 3);
     assert_eq!(used.send("ping", json!({})).await.status, 200, "it survived the storm");
 
     // One that has just been opened stays, where another was quiet for most of its time.
-    let clock = Clock::manual(Timestamp::from_micros(1_790_000_000_000_000));
     let full = Gateway::build().clock(&clock).set("limits.tenant.sessions", 2).start().await;
     let key = full.caller().await;
     let old = Legacy::open(&full, &key, "2025-11-25").await;

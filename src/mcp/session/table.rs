@@ -20,6 +20,8 @@ use crate::usage::Journal;
 
 /// Sessions that one sweep, or one step of a stop, ends.
 pub const AT_ONCE: usize = 1000;
+/// How long the first message after `initialize` may take before the session counts as unused, in microseconds.
+const HANDSHAKE: i64 = 5_000_000;
 /// How often room for one more session is made, where others take it first.
 const TRIES: u32 = 8;
 
@@ -91,13 +93,16 @@ impl Table {
         of_tenant.sessions.insert(session.row, session.clone());
     }
 
-    /// The session of the tenant that is nearest to its end, of those that are not busy.
+    /// The session of the tenant that is missed least, of those that are not busy: first one that nothing has come on for
+    /// longer than a handshake takes, or whose client is away; then the one that has used up most of its time.
     fn least_wanted(&self, tenant: TenantId, times: &Times, now: i64) -> Option<Arc<Session>> {
         let idle = self.by_tenant.get(&tenant)?.sessions.values().filter(|s| !s.is_busy());
-        // In millionths of the time that it may be quiet.
-        let spent =
-            |s: &Session| (now - s.last_seen.load(Ordering::Relaxed)) * 1_000_000 / times.of(s).max(1);
-        idle.max_by_key(|s| spent(s)).cloned()
+        let rank = |s: &Session| {
+            let quiet = now - s.last_seen.load(Ordering::Relaxed);
+            let waits = !s.is_orphan() && (s.used.load(Ordering::Relaxed) || quiet < HANDSHAKE);
+            (!waits, quiet * 1_000_000 / times.of(s).max(1))
+        };
+        idle.max_by_key(|s| rank(s)).cloned()
     }
 
     fn remove(&mut self, session: &Session) -> bool {
@@ -134,9 +139,9 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a session. A tenant that has as many as it may loses the one, of those that are not busy, which is nearest to its
-    /// end: one that was never used comes there sooner. Clients that initialize before every call never close what they
-    /// opened.
+    /// Opens a session. A tenant that has as many as it may loses one that is not busy: first those that were never used or
+    /// whose client is away, then the one that has used up most of its time. Clients that initialize before every call never
+    /// close what they opened.
     ///
     /// # Errors
     /// Where all of the tenant's sessions are busy.

@@ -111,7 +111,8 @@ impl Notices {
                 biased;
                 () = self.app.tasks.stopping().cancelled() => return None,
                 () = reached(self.check_at) => {
-                    self.recheck().await?;
+                    // In a box: every open stream would keep room for a look-up that hardly ever happens.
+                    Box::pin(self.recheck()).await?;
                     continue;
                 }
                 heard = self.ear.next(&self.app.bus) => heard?,

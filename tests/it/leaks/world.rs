@@ -148,6 +148,8 @@ impl World {
             .provider(gate.provider())
             .send_buffer(SEND_BUFFER)
             .set("mcp.session_idle_ms", IDLE.as_millis())
+            // Each connection keeps room for the largest batch that it has written; with one, that is the same every time.
+            .set("database.max_connections", "1")
             // Calls end when they are let go, however slow the machine is.
             .set("mcp.tool_timeout_ms", "600000")
             .set("server.body_read_timeout_ms", "600000")
