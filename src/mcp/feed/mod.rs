@@ -26,7 +26,8 @@ pub use store::{Memory, Store};
 
 /// Events that may wait for their reader. More than one session has subscriptions: it may be told of all at once.
 const MAX_WAITING: u64 = 512;
-/// Bytes that may wait before nothing further is taken. One event may be larger.
+/// Bytes that may wait before nothing further is taken; a quarter of it while the tenant keeps too much. One event may be
+/// larger, and what a session is told of all its subscriptions is less.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// Above these, what may be lost is dropped: a quarter stays free for what must arrive.
 const ROOM: u64 = MAX_WAITING / 4 * 3;
@@ -138,9 +139,9 @@ impl Feed {
         if state.ended {
             return Err(Undeliverable::Ended);
         }
-        let store_is_full = || self.store().is_some_and(|store| store.is_full());
-        let too_much = || state.bytes > MAX_WAITING_BYTES || store_is_full();
-        if state.waiting() >= MAX_WAITING || (state.waiting() > 0 && too_much()) {
+        let store_is_full = self.store().is_some_and(|store| store.is_full());
+        let limit = if store_is_full { MAX_WAITING_BYTES / 4 } else { MAX_WAITING_BYTES };
+        if state.waiting() >= MAX_WAITING || (state.waiting() > 0 && state.bytes > limit) {
             return Err(Undeliverable::Full);
         }
         self.push(&mut state, json);

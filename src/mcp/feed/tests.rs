@@ -209,6 +209,18 @@ fn what_was_handed_out_long_ago_is_given_up() {
 }
 
 #[test]
+fn a_full_store_ends_nobody_who_reads() {
+    let store = Memory::with(4096, 10_000, 1 << 30).store();
+    let live = |seq| Feed::kept(StreamId::Listen(seq), None, false, store.clone());
+    let (hog, small) = (live(1), live(2));
+    let _reads = (hog.read(0), small.read(0));
+    assert_eq!(hog.must(&"x".repeat(2 << 20)), Ok(()));
+    assert!(store.is_full());
+    assert_eq!((small.must("1"), small.must("2"), small.must("3")), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(hog.must("more"), Err(Undeliverable::Full));
+}
+
+#[test]
 fn what_waits_is_bounded_in_bytes_too() {
     let store = Memory::with(1 << 30, 1 << 30, 1 << 30).store();
     let feed = Feed::kept(StreamId::Session(crate::id::SessionRowId::new()), None, false, store);
