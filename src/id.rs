@@ -137,6 +137,17 @@ ids! {
     QuestionId = "ask";
     /// One HTTP request, echoed as `X-Request-Id` and quoted in errors.
     RequestUid = "req";
+    /// One run of one process of this deployment.
+    ReplicaId = "rep";
+}
+
+impl ReplicaId {
+    /// A number that stands for the replica where the id would be too long; below 2³¹, and never 0.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        let random = self.0.as_u128() & 0x7fff_ffff;
+        u32::try_from(random).unwrap_or(1).max(1)
+    }
 }
 
 #[cfg(test)]

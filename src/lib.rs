@@ -37,6 +37,8 @@ pub mod dns;
 pub mod egress;
 pub mod error;
 pub mod id;
+pub mod redis;
+pub mod replicas;
 pub mod seal;
 pub mod tasks;
 pub mod telemetry;

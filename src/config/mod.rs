@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 pub use load::{ConfigError, DEFAULTS, Layers, PREFIX};
@@ -33,6 +33,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The database.
     pub database: Database,
+    /// What replicas share.
+    pub redis: Redis,
     /// Credentials.
     pub auth: Auth,
     /// Rates and concurrency.
@@ -126,6 +128,30 @@ pub struct Database {
     pub acquire_timeout: Millis,
     #[serde(rename = "statement_timeout_ms")]
     pub statement_timeout: Millis,
+}
+
+/// `[redis]`: what replicas share.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Redis {
+    /// Holds a password, so it does not print. Empty: this process is alone.
+    pub url: SecretString,
+    #[serde(deserialize_with = "value::optional_path")]
+    pub ca_file: Option<PathBuf>,
+    pub prefix: String,
+    #[serde(rename = "timeout_ms")]
+    pub timeout: Millis,
+    #[serde(rename = "lease_ms")]
+    pub lease: Millis,
+}
+
+impl Redis {
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        !self.url.expose_secret().is_empty()
+    }
 }
 
 /// `[auth]`: credentials.

@@ -132,8 +132,8 @@ fn wrong_files_are_named() {
         ),
         ("[sever]\nlisten = \"x\"", "configuration key sever (file FILE): unknown key; did you mean server?"),
         (
-            "[redis]\nurl = \"hunter2\"",
-            "configuration key redis (file FILE): unknown key; config/default.toml lists them all",
+            "[cache]\nurl = \"hunter2\"",
+            "configuration key cache (file FILE): unknown key; config/default.toml lists them all",
         ),
         (
             "server = 1",
@@ -241,7 +241,14 @@ fn wrong_values_are_named() {
         ("SERVER__LISTEN", "\u{fffd}", "expected valid UTF-8"),
         ("SERVER_LISTEN", "x", "unknown key; did you mean WEIR_SERVER__LISTEN?"),
         ("LIMITS__IP__PER_SECONDS", "1", "unknown key; did you mean WEIR_LIMITS__IP__PER_SECOND?"),
-        ("REDIS__URL", "redis://:hunter2@r", "unknown key; did you mean WEIR_DATABASE__URL?"),
+        (
+            "REDIS__URL",
+            "redis://:hunter2@r",
+            "expected an empty string with sqlite: only replicas on one PostgreSQL share a Redis",
+        ),
+        ("REDIS__PREFIX", "a{b}", "expected 1 to 64 letters, digits and -_.:"),
+        ("REDIS__LEASE_MS", "1", "expected 500 to 60000 milliseconds"),
+        ("REDIS_URL", "hunter2", "unknown key; did you mean WEIR_REDIS__URL?"),
         ("SOMETHING_ELSE_ENTIRELY", "hunter2", "unknown key; config/default.toml lists them all"),
     ];
     for (name, value, expected) in table {

@@ -34,6 +34,7 @@ impl Config {
         server(&self.server)?;
         self.listeners()?;
         self.database()?;
+        self.redis()?;
         auth(&self.auth)?;
         limits(&self.limits)?;
         mcp(&self.mcp)?;
@@ -84,6 +85,19 @@ impl Config {
         range("database.max_connections", database.max_connections.into(), 1..=10_000)?;
         millis("database.acquire_timeout_ms", database.acquire_timeout, 1..=600_000)?;
         millis("database.statement_timeout_ms", database.statement_timeout, 1..=600_000)
+    }
+
+    fn redis(&self) -> Result<(), Invalid> {
+        let redis = &self.redis;
+        let shared = self.database.url.expose_secret().starts_with("postgres");
+        require("redis.url", !redis.is_configured() || shared, || {
+            "expected an empty string with sqlite: only replicas on one PostgreSQL share a Redis".to_owned()
+        })?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+        let good = !redis.prefix.is_empty() && redis.prefix.len() <= 64 && redis.prefix.chars().all(plain);
+        require("redis.prefix", good, || "expected 1 to 64 letters, digits and -_.:".to_owned())?;
+        millis("redis.timeout_ms", redis.timeout, 10..=10_000)?;
+        millis("redis.lease_ms", redis.lease, 500..=60_000)
     }
 
     fn otel(&self) -> Result<(), Invalid> {

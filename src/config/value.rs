@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -98,6 +99,12 @@ pub(super) fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Opt
     let text = String::deserialize(from)?;
     let expected = "ADDRESS:PORT, such as 127.0.0.1:9464 or [::1]:9464, or an empty string for none";
     (!text.is_empty()).then(|| parse(&text, expected)).transpose()
+}
+
+/// A path, or nothing for none.
+pub(super) fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
 /// `ADDRESS/BITS`, or a single address.

@@ -29,6 +29,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::router;
 use crate::mcp::session::AT_ONCE;
+use crate::replicas::Message;
 use crate::telemetry::labels::SessionEnd;
 use peer::{Streams, Turn, Watched};
 
@@ -107,6 +108,10 @@ pub async fn run(app: Arc<App>, listeners: Listeners, shutdown: impl Future<Outp
     for some in app.sessions.select(|_| true).chunks(AT_ONCE) {
         some.iter().for_each(|session| app.sessions.close(session, SessionEnd::Shutdown));
         app.usage.flush().await;
+    }
+    if let Some(peers) = &app.peers {
+        let _ = peers.replicas.leave().await;
+        let _ = peers.post.tell_all(Message::Hello).await;
     }
     app.last_tasks.shut_down().await;
     app.db.close().await;

@@ -112,6 +112,10 @@ pub struct Metrics {
     pub calls_dropped: IntCounter,
     /// 1 while the database answers.
     pub database_up: IntGauge,
+    /// 1 while Redis answers; 0 also where there is none.
+    pub redis_up: IntGauge,
+    /// Replicas that live, this one included.
+    pub replicas: IntGauge,
 }
 
 impl Metrics {
@@ -194,6 +198,8 @@ impl Metrics {
             calls_queued: gauge(r, "weir_calls_queue_length", "Records of calls waiting to be written.")?,
             calls_dropped: counter(r, "weir_calls_dropped_total", "Records of calls dropped: no room.")?,
             database_up: gauge(r, "weir_database_up", "1 while the database answers, else 0.")?,
+            redis_up: gauge(r, "weir_redis_up", "1 while Redis answers, else 0.")?,
+            replicas: gauge(r, "weir_replicas", "Replicas that live, this one included.")?,
             registry,
         })
     }

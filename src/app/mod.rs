@@ -1,9 +1,12 @@
 //! The state of one Weir process: built once, passed to everything, documented field by field.
 
+mod peers;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
@@ -26,6 +29,8 @@ use crate::tasks::Tasks;
 use crate::telemetry::labels::SessionEnd;
 use crate::telemetry::metrics::Metrics;
 use crate::usage::{Journal, Usage, Writer};
+
+pub use peers::Peers;
 
 /// How often idle sessions and forgotten addresses are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -72,6 +77,10 @@ pub struct App {
     pub sealer: Sealer,
     /// `serverInfo`, serialised.
     pub server_info: String,
+    /// The other replicas, where Redis is configured.
+    pub peers: Option<Arc<Peers>>,
+    /// A replica came or went.
+    hello: Notify,
     draining: AtomicBool,
 }
 
@@ -150,12 +159,16 @@ impl App {
         )?;
         let sealer = Sealer::new(&settings::deployment_secret(&db).await?)?;
         metrics.database_up.set(1);
+        let last_tasks = Tasks::new();
+        let peers = Peers::join(&config.redis, &metrics, &last_tasks).await?;
         let sessions = Sessions::new(clock.clone(), limits.clone(), hooks.clone(), journal, &config.mcp);
         let app = Arc::new(Self {
             server_info: server_info(&config.mcp.server_name).to_string(),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
             tasks: Tasks::new(),
-            last_tasks: Tasks::new(),
+            last_tasks,
+            peers,
+            hello: Notify::new(),
             draining: AtomicBool::new(false),
             config,
             clock,
@@ -182,6 +195,15 @@ impl App {
         tasks.spawn(enforce_revocations(self.clone()));
         tasks.spawn(sweep(self.clone()));
         tasks.spawn(watch_database(self.clone()));
+        if let Some(peers) = &self.peers {
+            peers::spawn(self, peers);
+        }
+    }
+
+    /// Whether other replicas may serve what this one leaves behind.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.peers.is_some()
     }
 
     /// Whether Weir is about to stop; `/ready` then says no.
