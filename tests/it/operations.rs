@@ -1,5 +1,6 @@
 //! What an operator relies on: health, metrics, request ids, limits in time, and records of what happened.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Method;
@@ -8,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use weir::hooks::{CallEnd, Hook, SessionInfo};
 use weir::telemetry::labels::SessionEnd;
 
+use crate::support::gateway::value_of;
 use crate::support::legacy::Old;
 use crate::support::recorder::Recorder;
 use crate::support::{Draft, Gateway, Legacy, Modern, raw};
@@ -49,29 +51,36 @@ async fn metrics_have_a_listener_of_their_own() {
     client.call("refuses", json!({})).await;
     client.send("made/up", json!({})).await;
     gateway.request(Method::GET, "/nowhere").send().await;
-    let address = gateway.metrics.expect("a listener");
-    let get = |path: &str| Draft::new(&gateway.http, Method::GET, format!("http://{address}{path}")).send();
-    let metrics = get("/metrics").await;
-    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    for line in [
-        r#"weir_tool_calls_total{outcome="ok",server="lab",tool="echo"} 1"#,
-        r#"weir_tool_calls_total{outcome="tool_error",server="lab",tool="refuses"} 1"#,
-        r#"weir_mcp_requests_total{era="modern",method="tools/call"} 2"#,
-        r#"weir_mcp_requests_total{era="modern",method="other"} 1"#,
-        r#"weir_mcp_requests_total{era="legacy",method="initialize"} 2"#,
-        r#"weir_sessions_open{transport="streamable"} 1"#,
-        r#"weir_sessions_open{transport="sse"} 1"#,
-        r#"weir_streams_open{kind="sse"} 1"#,
-        r#"weir_http_requests_total{method="GET",route="unmatched",status="4xx"} 1"#,
-        r#"weir_http_requests_total{method="POST",route="/mcp",status="4xx"} 1"#,
+    let get = |at: SocketAddr, path: &str| {
+        Draft::new(&gateway.http, Method::GET, format!("http://{at}{path}")).send()
+    };
+    let mut pages = Vec::new();
+    for at in &gateway.metrics {
+        let metrics = get(*at, "/metrics").await;
+        assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        for path in ["/nowhere", "/mcp"] {
+            assert_eq!(get(*at, path).await.status, 404);
+        }
+        for secret in [key.id.to_string(), key.tenant.to_string()] {
+            assert!(!metrics.text.contains(&secret), "no label names a caller");
+        }
+        pages.push(metrics.text);
+    }
+    for (series, value) in [
+        (r#"weir_tool_calls_total{outcome="ok",server="lab",tool="echo"}"#, 1.0),
+        (r#"weir_tool_calls_total{outcome="tool_error",server="lab",tool="refuses"}"#, 1.0),
+        (r#"weir_mcp_requests_total{era="modern",method="tools/call"}"#, 2.0),
+        (r#"weir_mcp_requests_total{era="modern",method="other"}"#, 1.0),
+        (r#"weir_mcp_requests_total{era="legacy",method="initialize"}"#, 2.0),
+        (r#"weir_sessions_open{transport="streamable"}"#, 1.0),
+        (r#"weir_sessions_open{transport="sse"}"#, 1.0),
+        (r#"weir_streams_open{kind="sse"}"#, 1.0),
+        (r#"weir_http_requests_total{method="GET",route="unmatched",status="4xx"}"#, 1.0),
+        (r#"weir_http_requests_total{method="POST",route="/mcp",status="4xx"}"#, 1.0),
     ] {
-        assert!(metrics.text.lines().any(|found| found == line), "no {line} in\n{}", metrics.text);
+        let sum: f64 = pages.iter().map(|page| value_of(series, page)).sum();
+        assert_eq!(sum, value, "{series} in\n{}", pages.join("\n"));
     }
-    for secret in [key.id.to_string(), key.tenant.to_string()] {
-        assert!(!metrics.text.contains(&secret), "no label names a caller");
-    }
-    assert_eq!(get("/nowhere").await.status, 404);
-    assert_eq!(get("/mcp").await.status, 404);
     assert_eq!(gateway.request(Method::GET, "/metrics").send().await.status, 404);
 }
 

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use crate::support::legacy::Old;
 use crate::support::{Gateway, Legacy, Modern, raw};
@@ -33,7 +32,7 @@ async fn what_is_under_way_ends_well() {
     gateway.begin_stop();
     assert_eq!(listener.message().await["result"]["resultType"], "complete");
     assert_eq!((listener.next().await, stream.next().await, old.events.next().await), (None, None, None));
-    assert!(TcpStream::connect(gateway.address).await.is_err(), "new connections are refused");
+    assert!(!raw::is_served(gateway.address).await, "new connections are refused");
     for events in [streamed, legacy] {
         let last = events.rest().await.pop().expect("an answer");
         assert_eq!(last["result"]["content"][0]["text"], "counted to 4");

@@ -29,7 +29,7 @@ async fn a_storm_of_initialize_loses_no_row() {
         let (gateway, key) = (gateway.clone(), key.clone());
         async move {
             for _ in 0..EACH {
-                let hello = Legacy::hello(&gateway, &key, "2025-11-25").body(initialize("2025-11-25"));
+                let hello = Legacy::hello(&*gateway, &key, "2025-11-25").body(initialize("2025-11-25"));
                 assert_eq!(hello.send().await.status, 200);
             }
         }

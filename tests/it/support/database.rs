@@ -4,6 +4,8 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
+use super::services;
+
 /// A database that goes away with this value.
 pub struct Database {
     /// For `database.url`.
@@ -25,9 +27,7 @@ enum Home {
 impl Database {
     /// A fresh database without tables.
     pub async fn new() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "names a service for tests, not a setting of Weir")]
-        let server = std::env::var("WEIR_TEST_POSTGRES");
-        let Ok(server) = server else {
+        let Some(server) = services::variable("WEIR_TEST_POSTGRES") else {
             let directory = tempfile::tempdir().expect("a directory");
             let url = format!("sqlite:{}", directory.path().join("weir.db").display());
             return Self { url, home: Home::Directory { _directory: directory } };

@@ -13,14 +13,17 @@ use weir::audit::Actor;
 use weir::clock::{Clock, Timestamp};
 use weir::config::Layers;
 use weir::db::Db;
-use weir::hooks::Hook;
+use weir::hooks::{CallEnd, CallStart, Hook, SessionInfo};
 use weir::id::{KeyId, TenantId};
 use weir::policy::Scopes;
 use weir::providers::Provider;
 use weir::tasks::Tasks;
+use weir::telemetry::labels::SessionEnd;
 use weir::{operator_keys, serve, tenants};
 
-use super::database::Database;
+use super::balancer::Balancer;
+use super::door::Entrance;
+use super::services::{self, Deployment};
 use super::{Draft, tools, within};
 
 /// A credential of a tenant.
@@ -53,10 +56,12 @@ settings!(&str, String, bool, i32, u128);
 pub struct Builder {
     flags: Vec<(String, String)>,
     clock: Clock,
-    hooks: Vec<Box<dyn Hook>>,
+    hooks: Vec<Arc<dyn Hook>>,
     providers: Vec<Arc<dyn Provider>>,
-    database: Option<Arc<Database>>,
+    deployment: Option<Arc<Deployment>>,
     send_buffer: Option<u32>,
+    /// How many stand behind a balancer; `None`: one, and no balancer.
+    replicas: Option<usize>,
 }
 
 impl Builder {
@@ -74,7 +79,7 @@ impl Builder {
 
     /// Adds a hook.
     pub fn hook(mut self, hook: impl Hook) -> Self {
-        self.hooks.push(Box::new(hook));
+        self.hooks.push(Arc::new(hook));
         self
     }
 
@@ -90,17 +95,49 @@ impl Builder {
         self
     }
 
+    /// One replica without a balancer, whatever the suite runs on: for a story about what one process does. Where it
+    /// stands, a comment says which.
+    pub fn alone(mut self) -> Self {
+        self.replicas = None;
+        self
+    }
+
     /// Starts it.
     pub async fn start(mut self) -> Gateway {
         self.providers.push(tools::provider().expect("tools"));
         weir::egress::install_crypto();
-        let database = match self.database {
-            Some(database) => database,
-            None => Arc::new(Database::new().await),
+        let deployment = match self.deployment.take() {
+            Some(deployment) => deployment,
+            None => Arc::new(Deployment::new().await),
         };
-        let mut flags = vec![("database.url".to_owned(), database.url.clone())];
-        flags.extend(self.flags);
-        let config = Layers { flags: flags.clone(), ..Layers::default() }.load().expect("a configuration");
+        drop(self.flags.splice(0..0, deployment.flags()));
+        let stop = CancellationToken::new();
+        let mut replicas = Vec::new();
+        for _ in 0..self.replicas.unwrap_or(1) {
+            replicas.push(self.replica(&stop).await);
+        }
+        let first = &replicas[0];
+        let address = match self.replicas {
+            Some(_) => Balancer::start(replicas.iter().map(|r| r.address), self.send_buffer).address,
+            None => first.address,
+        };
+        Gateway {
+            app: first.app.clone(),
+            url: format!("http://{address}"),
+            address,
+            admin: first.admin,
+            metrics: replicas.iter().filter_map(|replica| replica.metrics).collect(),
+            http: client(),
+            stop,
+            replicas,
+            clock: self.clock,
+            deployment,
+        }
+    }
+
+    async fn replica(&self, stop: &CancellationToken) -> Replica {
+        let config =
+            Layers { flags: self.flags.clone(), ..Layers::default() }.load().expect("a configuration");
         let db = Db::connect(&config.database).await.expect("a database");
         db.migrate().await.expect("migrations");
         let mut listeners = serve::Listeners::bind(&config).await.expect("ports");
@@ -112,27 +149,34 @@ impl Builder {
             listener.map(|listener| listener.local_addr().expect("an address"))
         };
         let (admin, metrics) = (side(listeners.admin.as_ref()), side(listeners.metrics.as_ref()));
+        let hooks = self.hooks.iter().map(|hook| Box::new(Shared(hook.clone())) as Box<dyn Hook>);
         let parts = Parts {
             clock: self.clock.clone(),
-            providers: self.providers,
-            hooks: self.hooks,
+            providers: self.providers.clone(),
+            hooks: hooks.collect(),
             ..Parts::new(config, db)
         };
         let app = App::start(parts).await.expect("an app");
-        let stop = CancellationToken::new();
         let served = Tasks::new().spawn(serve::run(app.clone(), listeners, stop.clone().cancelled_owned()));
-        Gateway {
-            app,
-            url: format!("http://{address}"),
-            address,
-            admin,
-            metrics,
-            http: client(),
-            stop,
-            served,
-            clock: self.clock,
-            database,
-        }
+        Replica { app, address, admin, metrics, served }
+    }
+}
+
+/// A hook that every replica tells.
+struct Shared(Arc<dyn Hook>);
+
+impl Hook for Shared {
+    fn before_call(&self, call: &CallStart<'_>) {
+        self.0.before_call(call);
+    }
+    fn after_call(&self, call: &CallEnd<'_>) {
+        self.0.after_call(call);
+    }
+    fn session_opened(&self, session: &SessionInfo<'_>) {
+        self.0.session_opened(session);
+    }
+    fn session_closed(&self, session: &SessionInfo<'_>, reason: SessionEnd) {
+        self.0.session_closed(session, reason);
     }
 }
 
@@ -146,28 +190,47 @@ fn narrow_listener(bytes: u32) -> tokio::net::TcpListener {
 
 /// A client that takes no proxy from the environment and keeps no connection: a test that stops the gateway is not held
 /// up by one.
-fn client() -> reqwest::Client {
+pub fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client")
 }
 
-/// A running gateway.
+/// A running gateway: one replica, or as many as `WEIR_TEST_REPLICAS` says behind a balancer.
 pub struct Gateway {
-    /// Its state.
+    /// The state of the first replica.
     pub app: Arc<App>,
     /// `http://ADDRESS`.
     pub url: String,
-    /// The public listener.
+    /// The public listener, or the balancer in front of all of them.
     pub address: SocketAddr,
-    /// The admin listener, where it has one of its own.
+    /// The admin listener of the first replica, where it has one of its own.
     pub admin: Option<SocketAddr>,
-    /// The metrics listener, where there is one.
-    pub metrics: Option<SocketAddr>,
+    /// The metrics listeners, where there are any.
+    pub metrics: Vec<SocketAddr>,
     /// A client for everything.
     pub http: reqwest::Client,
     stop: CancellationToken,
-    served: JoinHandle<()>,
+    replicas: Vec<Replica>,
     clock: Clock,
-    database: Arc<Database>,
+    deployment: Arc<Deployment>,
+}
+
+/// One replica of it.
+struct Replica {
+    app: Arc<App>,
+    address: SocketAddr,
+    admin: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    served: JoinHandle<()>,
+}
+
+impl Entrance for Gateway {
+    fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
 }
 
 impl Gateway {
@@ -187,8 +250,9 @@ impl Gateway {
             clock: Clock::system(),
             hooks: Vec::new(),
             providers: Vec::new(),
-            database: None,
+            deployment: None,
             send_buffer: None,
+            replicas: services::replicas(),
         }
     }
 
@@ -197,9 +261,15 @@ impl Gateway {
         Self::build().start().await
     }
 
-    /// One more process of the same deployment: only the database is shared.
+    /// One more process of the same deployment, without a balancer: only what replicas share is shared.
     pub fn replica(&self) -> Builder {
-        Builder { database: Some(self.database.clone()), clock: self.clock.clone(), ..Self::build() }
+        let deployment = Some(self.deployment.clone());
+        Builder { deployment, clock: self.clock.clone(), replicas: None, ..Self::build() }
+    }
+
+    /// The state of every replica.
+    pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.replicas.iter().map(|replica| &replica.app)
     }
 
     /// A new tenant.
@@ -254,11 +324,9 @@ impl Gateway {
         Operator { http: self.http.clone(), base: format!("http://{address}"), secret }
     }
 
-    /// What the metrics say of one series, by its exact text before the value; 0 where it is not there.
+    /// What the metrics of all replicas say of one series, by its exact text before the value; 0 where it is not there.
     pub fn metric(&self, series: &str) -> f64 {
-        let text = self.app.metrics.render();
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().expect("a number"))
+        self.apps().map(|app| value_of(series, &app.metrics.render())).sum()
     }
 
     /// Begins to shut down, as SIGTERM does.
@@ -268,8 +336,16 @@ impl Gateway {
 
     /// Waits until it is down.
     pub async fn stopped(&mut self) {
-        within("the end of the gateway", &mut self.served).await.expect("no panic");
+        for replica in &mut self.replicas {
+            within("the end of the gateway", &mut replica.served).await.expect("no panic");
+        }
     }
+}
+
+/// What a page of metrics says of one series, by its exact text before the value; 0 where it is not there.
+pub fn value_of(series: &str, page: &str) -> f64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().expect("a number"))
 }
 
 fn new_key(kind: KeyKind) -> NewKey {

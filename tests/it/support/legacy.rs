@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Draft, Events, Gateway, Key, Reply};
+use super::door::Entrance;
+use super::{Draft, Events, Key, Reply};
 
 /// `initialize` with what a client has to say.
 pub fn initialize(revision: &str) -> Value {
@@ -35,24 +36,24 @@ pub struct Legacy {
 
 impl Legacy {
     /// `initialize`, as it would be sent.
-    pub fn hello(gateway: &Gateway, key: &Key, revision: &str) -> Draft {
-        let url = format!("{}/mcp", gateway.url);
-        Draft::post(&gateway.http, url, initialize(revision)).bearer(&key.secret)
+    pub fn hello(gateway: &impl Entrance, key: &Key, revision: &str) -> Draft {
+        let url = format!("{}/mcp", gateway.url());
+        Draft::post(gateway.http(), url, initialize(revision)).bearer(&key.secret)
     }
 
     /// Opens a session at `/mcp`.
-    pub async fn open(gateway: &Gateway, key: &Key, revision: &str) -> Self {
+    pub async fn open(gateway: &impl Entrance, key: &Key, revision: &str) -> Self {
         Self::open_with(gateway, key, revision, json!({})).await
     }
 
     /// Opens a session at `/mcp` for a client that can be asked.
-    pub async fn open_with(gateway: &Gateway, key: &Key, revision: &str, capabilities: Value) -> Self {
+    pub async fn open_with(gateway: &impl Entrance, key: &Key, revision: &str, capabilities: Value) -> Self {
         let hello = Self::hello(gateway, key, revision).set("/params/capabilities", capabilities);
         let reply = hello.send().await;
         let agreed = reply.result()["protocolVersion"].as_str().expect("a revision").to_owned();
         let session = Self {
-            http: gateway.http.clone(),
-            url: format!("{}/mcp", gateway.url),
+            http: gateway.http().clone(),
+            url: format!("{}/mcp", gateway.url()),
             token: key.secret.clone(),
             id: reply.header("mcp-session-id").expect("a session").to_owned(),
             revision: agreed,
@@ -157,22 +158,22 @@ pub struct Old {
 
 impl Old {
     /// A GET of `/sse`, as it would be sent.
-    pub fn hello(gateway: &Gateway, path: &str) -> Draft {
-        let draft = Draft::new(&gateway.http, Method::GET, format!("{}{path}", gateway.url));
+    pub fn hello(gateway: &impl Entrance, path: &str) -> Draft {
+        let draft = Draft::new(gateway.http(), Method::GET, format!("{}{path}", gateway.url()));
         draft.header("accept", "text/event-stream")
     }
 
     /// Connects with this request.
-    pub async fn connect(gateway: &Gateway, hello: Draft) -> Self {
+    pub async fn connect(gateway: &impl Entrance, hello: Draft) -> Self {
         let mut events = hello.stream().await;
         let first = events.next().await.expect("the endpoint");
         assert_eq!(first.name, "endpoint");
-        let (http, base) = (gateway.http.clone(), gateway.url.clone());
+        let (http, base) = (gateway.http().clone(), gateway.url().to_owned());
         Self { events, endpoint: first.data, http, base, next: 1 }
     }
 
     /// Connects with an API key and initializes.
-    pub async fn open(gateway: &Gateway, key: &Key) -> Self {
+    pub async fn open(gateway: &impl Entrance, key: &Key) -> Self {
         let mut old = Self::connect(gateway, Self::hello(gateway, "/sse").bearer(&key.secret)).await;
         assert_eq!(old.post(initialize("2024-11-05")).send().await.status, 202);
         let answer = old.events.message().await;

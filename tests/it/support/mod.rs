@@ -1,14 +1,20 @@
 //! What the stories stand on: a gateway on a port of its own, clients of every era, and tools that misbehave.
 
+pub mod balancer;
 pub mod client;
 pub mod database;
+pub mod door;
 pub mod events;
+pub mod fault;
 pub mod gateway;
 pub mod legacy;
 pub mod modern;
 pub mod panics;
+pub mod port;
 pub mod raw;
 pub mod recorder;
+pub mod relay;
+pub mod services;
 pub mod tools;
 
 use std::future::Future;

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Draft, Events, Gateway, Key, Reply};
+use super::door::Entrance;
+use super::{Draft, Events, Key, Reply};
 
 /// The newest revision.
 pub const VERSION: &str = "2026-07-28";
@@ -23,10 +24,10 @@ pub struct Modern {
 
 impl Modern {
     /// A client that can be asked for forms, at `/mcp`.
-    pub fn new(gateway: &Gateway, key: &Key) -> Self {
+    pub fn new(gateway: &impl Entrance, key: &Key) -> Self {
         Self {
-            http: gateway.http.clone(),
-            base: gateway.url.clone(),
+            http: gateway.http().clone(),
+            base: gateway.url().to_owned(),
             path: "/mcp".to_owned(),
             token: key.secret.clone(),
             capabilities: json!({ "elicitation": { "form": {} } }),

@@ -58,6 +58,19 @@ pub async fn send(address: SocketAddr, bytes: &[u8]) -> RawReply {
     read_to_end(&mut stream).await
 }
 
+/// Whether anybody answers there: a balancer takes a connection before it knows.
+pub async fn is_served(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let request = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let mut answer = Vec::new();
+    let exchange = async {
+        stream.write_all(request).await?;
+        stream.read_to_end(&mut answer).await
+    };
+    let _ = within("an answer or the end", exchange).await;
+    !answer.is_empty()
+}
+
 /// A POST with this head (without the lines that frame it) and this body.
 pub fn post(path: &str, head: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();

@@ -1,0 +1,35 @@
+//! Where clients come in.
+
+use super::gateway;
+
+/// Something that clients can be pointed at.
+pub trait Entrance {
+    /// What sends their requests.
+    fn http(&self) -> &reqwest::Client;
+    /// `http://ADDRESS`.
+    fn url(&self) -> &str;
+}
+
+/// One replica, whatever stands in front of it.
+#[derive(Clone)]
+pub struct Door {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Door {
+    /// The one at this address.
+    pub fn at(address: std::net::SocketAddr) -> Self {
+        Self { http: gateway::client(), url: format!("http://{address}") }
+    }
+}
+
+impl Entrance for Door {
+    fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
+}

@@ -1,0 +1,72 @@
+//! The way from a replica to something that it depends on, which a test can break.
+
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use weir::tasks::Tasks;
+
+use super::port::Port;
+use super::relay::{Way, relay};
+
+/// A way to one server. It ends with this value, and with it every connection.
+pub struct Fault {
+    /// What to connect to in the server's place.
+    pub address: SocketAddr,
+    way: watch::Sender<Way>,
+}
+
+impl Fault {
+    /// A way to this server, open.
+    pub fn on_the_way_to(server: SocketAddr) -> Self {
+        let (port, way) = (Port::take(), watch::Sender::new(Way::Open));
+        let (address, mut changes) = (port.address, way.subscribe());
+        let (mut listener, tasks) = (Some(port.listen(None)), Tasks::new());
+        tasks.clone().spawn(async move {
+            while changes.wait_for(|way| *way != Way::Cut).await.is_ok() {
+                // Goes at the cut: without a listener, connections are refused.
+                let listener = listener.take().unwrap_or_else(|| port.listen(None));
+                let mut cut = changes.clone();
+                let cut = async move { drop(cut.wait_for(|way| *way == Way::Cut).await) };
+                tokio::select! {
+                    () = cut => {}
+                    () = accept(&listener, server, &changes, &tasks) => {}
+                }
+            }
+        });
+        Self { address, way }
+    }
+
+    /// Resets every connection and refuses new ones.
+    pub fn cut(&self) {
+        self.way.send_replace(Way::Cut);
+    }
+
+    /// Says nothing more to either side. New connections are taken, and that is all.
+    pub fn freeze(&self) {
+        self.way.send_replace(Way::Frozen);
+    }
+
+    /// Lets everything through again, also what waits in connections that were frozen.
+    pub fn heal(&self) {
+        self.way.send_replace(Way::Open);
+    }
+}
+
+async fn accept(listener: &TcpListener, server: SocketAddr, way: &watch::Receiver<Way>, tasks: &Tasks) {
+    loop {
+        let (client, _) = listener.accept().await.expect("a connection");
+        tasks.spawn(connection(client, server, way.clone()));
+    }
+}
+
+async fn connection(client: TcpStream, server: SocketAddr, mut way: watch::Receiver<Way>) {
+    let reached = match way.wait_for(|way| *way != Way::Frozen).await.map(|way| *way) {
+        Ok(Way::Open) => TcpStream::connect(server).await.ok(),
+        _ => None,
+    };
+    match reached {
+        Some(server) => relay(client, server, way).await,
+        None => drop(client.set_zero_linger()),
+    }
+}
