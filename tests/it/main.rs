@@ -4,6 +4,7 @@
 mod admin;
 mod bad_input;
 mod cli;
+mod cluster;
 mod credentials;
 mod credentials_jwt;
 mod dead_peers;

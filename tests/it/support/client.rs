@@ -92,11 +92,16 @@ impl Draft {
 
     /// Sends it and returns when the head of the response is there.
     pub async fn open(self) -> reqwest::Response {
+        within("a response", self.try_open()).await.expect("a response")
+    }
+
+    /// The same where the answer may not come.
+    pub async fn try_open(self) -> reqwest::Result<reqwest::Response> {
         let mut request = self.http.request(self.method, &self.url).headers(self.headers);
         if let Some(body) = self.body {
             request = request.body(body.to_string());
         }
-        within("a response", request.send()).await.expect("a response")
+        request.send().await
     }
 
     /// Sends it and reads the stream that must come back.

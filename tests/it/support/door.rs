@@ -11,7 +11,7 @@ pub trait Entrance {
 }
 
 /// One replica, whatever stands in front of it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Door {
     http: reqwest::Client,
     url: String,

@@ -17,6 +17,13 @@ pub struct Event {
     pub retry: Option<u64>,
 }
 
+impl Event {
+    /// What it says, as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.data).expect("JSON")
+    }
+}
+
 /// A stream that is being read.
 pub struct Events {
     response: reqwest::Response,
@@ -45,20 +52,24 @@ impl Events {
 
     /// The next event, with those that only prime the client to come back.
     pub async fn next_of_any_kind(&mut self) -> Option<Event> {
-        within("an event", async {
-            loop {
-                if let Some(block) = self.block() {
-                    match parse(&block) {
-                        Some(event) => return Some(event),
-                        None => self.comments += 1,
-                    }
-                    continue;
+        within("an event", self.read()).await.expect("the stream broke")
+    }
+
+    /// The same for a stream that may break, and however long it takes.
+    pub async fn read(&mut self) -> reqwest::Result<Option<Event>> {
+        loop {
+            if let Some(block) = self.block() {
+                match parse(&block) {
+                    Some(event) => return Ok(Some(event)),
+                    None => self.comments += 1,
                 }
-                let chunk = self.response.chunk().await.expect("the stream broke");
-                self.buffer.extend_from_slice(&chunk?);
+                continue;
             }
-        })
-        .await
+            match self.response.chunk().await? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
     }
 
     fn block(&mut self) -> Option<String> {

@@ -40,6 +40,13 @@ pub struct Key {
 /// A value of the configuration, as a command line would give it.
 pub struct Setting(String);
 
+impl Setting {
+    /// As text.
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
 macro_rules! settings {
     ($($kind:ty),+) => {$(
         impl From<$kind> for Setting {
@@ -279,9 +286,7 @@ impl Gateway {
 
     /// A new key of a tenant.
     pub async fn key_of(&self, tenant: TenantId, new: NewKey) -> Key {
-        let made = api_keys::create(&self.app.db, &self.clock, Actor::Cli, tenant, new).await;
-        let (key, secret) = made.expect("a key");
-        Key { id: key.id, tenant, secret: secret.expose().to_owned() }
+        make_key(&self.app.db, &self.clock, tenant, new).await
     }
 
     /// An API key that may do everything.
@@ -307,8 +312,7 @@ impl Gateway {
 
     /// A new tenant with an API key.
     pub async fn caller(&self) -> Key {
-        let tenant = self.tenant(&format!("tenant {}", TenantId::new())).await;
-        self.key(tenant).await
+        caller(&self.app.db, &self.clock).await
     }
 
     /// Any request.
@@ -318,10 +322,8 @@ impl Gateway {
 
     /// An operator of this deployment.
     pub async fn operator(&self) -> Operator {
-        let made = operator_keys::create(&self.app.db, &self.clock, Actor::Cli, "it").await;
-        let address = self.admin.unwrap_or(self.address);
-        let secret = made.expect("a key").1.expose().to_owned();
-        Operator { http: self.http.clone(), base: format!("http://{address}"), secret }
+        let secret = operator(&self.app.db, &self.clock).await;
+        secret.at(self.admin.unwrap_or(self.address))
     }
 
     /// What the metrics of all replicas say of one series, by its exact text before the value; 0 where it is not there.
@@ -346,6 +348,39 @@ impl Gateway {
 pub fn value_of(series: &str, page: &str) -> f64 {
     let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     value.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+/// A new tenant with an API key.
+pub async fn caller(db: &Db, clock: &Clock) -> Key {
+    let name = format!("tenant {}", TenantId::new());
+    let tenant = tenants::create(db, clock, Actor::Cli, &name).await.expect("a tenant").id;
+    key(db, clock, tenant).await
+}
+
+/// An API key of this tenant that may do everything.
+pub async fn key(db: &Db, clock: &Clock, tenant: TenantId) -> Key {
+    make_key(db, clock, tenant, new_key(KeyKind::ApiKey)).await
+}
+
+async fn make_key(db: &Db, clock: &Clock, tenant: TenantId, new: NewKey) -> Key {
+    let (key, secret) = api_keys::create(db, clock, Actor::Cli, tenant, new).await.expect("a key");
+    Key { id: key.id, tenant, secret: secret.expose().to_owned() }
+}
+
+/// A new operator key, to be used somewhere.
+pub async fn operator(db: &Db, clock: &Clock) -> OperatorKey {
+    let made = operator_keys::create(db, clock, Actor::Cli, "it").await.expect("a key");
+    OperatorKey(made.1.expose().to_owned())
+}
+
+/// An operator key.
+pub struct OperatorKey(String);
+
+impl OperatorKey {
+    /// Somebody who uses it at this address.
+    pub fn at(self, address: SocketAddr) -> Operator {
+        Operator { http: client(), base: format!("http://{address}"), secret: self.0 }
+    }
 }
 
 fn new_key(kind: KeyKind) -> NewKey {

@@ -1,5 +1,6 @@
 //! Clients of the legacy era: sessions over Streamable HTTP, and HTTP+SSE.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Method;
@@ -31,7 +32,7 @@ pub struct Legacy {
     pub id: String,
     /// The revision that was agreed on.
     pub revision: String,
-    next: AtomicU64,
+    next: Arc<AtomicU64>,
 }
 
 impl Legacy {
@@ -57,7 +58,7 @@ impl Legacy {
             token: key.secret.clone(),
             id: reply.header("mcp-session-id").expect("a session").to_owned(),
             revision: agreed,
-            next: AtomicU64::new(1),
+            next: Arc::new(AtomicU64::new(1)),
         };
         assert_eq!(session.notify("notifications/initialized", json!({})).await.status, 202);
         session
@@ -71,7 +72,19 @@ impl Legacy {
             token: key.secret.clone(),
             id: self.id.clone(),
             revision: self.revision.clone(),
-            next: AtomicU64::new(1),
+            next: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// The same session at another entrance.
+    pub fn at(&self, entrance: &impl Entrance) -> Self {
+        Self {
+            http: entrance.http().clone(),
+            url: format!("{}/mcp", entrance.url()),
+            token: self.token.clone(),
+            id: self.id.clone(),
+            revision: self.revision.clone(),
+            next: self.next.clone(),
         }
     }
 
@@ -189,6 +202,11 @@ impl Old {
     /// A message to the endpoint, without any credential.
     pub fn post(&self, body: Value) -> Draft {
         Draft::post(&self.http, format!("{}{}", self.base, self.endpoint), body)
+    }
+
+    /// A message to the endpoint of another replica.
+    pub fn post_at(&self, entrance: &impl Entrance, body: Value) -> Draft {
+        Draft::post(entrance.http(), format!("{}{}", entrance.url(), self.endpoint), body)
     }
 
     /// Sends a request and returns its id.

@@ -2,6 +2,7 @@
 
 pub mod balancer;
 pub mod client;
+pub mod cluster;
 pub mod database;
 pub mod door;
 pub mod events;
@@ -11,6 +12,8 @@ pub mod legacy;
 pub mod modern;
 pub mod panics;
 pub mod port;
+pub mod private;
+pub mod process;
 pub mod raw;
 pub mod recorder;
 pub mod relay;

@@ -27,16 +27,19 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// A fresh one.
+    /// A fresh one on what the suite runs on.
     pub async fn new() -> Self {
-        let prefix = || format!("it-{}", uuid::Uuid::now_v7().simple());
-        let shared = variable("WEIR_TEST_REPLICAS").is_some();
-        let redis = shared.then(|| (needed("WEIR_TEST_REDIS_URL"), prefix()));
-        assert!(
-            !shared || variable("WEIR_TEST_POSTGRES").is_some(),
-            "WEIR_TEST_REPLICAS is for replicas on PostgreSQL: run this under scripts/with-services"
-        );
-        Self { database: Database::new().await, redis }
+        if variable("WEIR_TEST_REPLICAS").is_none() {
+            return Self { database: Database::new().await, redis: None };
+        }
+        needed("WEIR_TEST_POSTGRES");
+        Self::replicated(needed("WEIR_TEST_REDIS_URL")).await
+    }
+
+    /// A fresh one that shares the Redis at this URL.
+    pub async fn replicated(redis: String) -> Self {
+        let prefix = format!("it-{}", uuid::Uuid::now_v7().simple());
+        Self { database: Database::new().await, redis: Some((redis, prefix)) }
     }
 
     /// Where it is, as settings.
