@@ -105,10 +105,8 @@ impl Hook for MetricsHook {
     }
     fn session_opened(&self, session: &SessionInfo<'_>) {
         self.metrics.sessions_opened.inc(session.transport);
-        self.metrics.sessions_open.enter(session.transport);
     }
-    fn session_closed(&self, session: &SessionInfo<'_>, reason: SessionEnd) {
-        self.metrics.sessions_open.leave(session.transport);
+    fn session_closed(&self, _session: &SessionInfo<'_>, reason: SessionEnd) {
         self.metrics.sessions_closed.inc(reason);
     }
 }

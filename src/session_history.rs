@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::caller::Principal;
 use crate::clock::Timestamp;
 use crate::credentials;
-use crate::db::session_history::{Agreed, End, Ended, NewSession};
+use crate::db::session_history::{Agreed, End, Ended, NewSession, Used};
 use crate::db::{self, Db, Listed, Page, storable};
 use crate::error::Result;
 use crate::id::{SessionRowId, TenantId};
@@ -44,15 +44,35 @@ pub struct SessionClosed {
     pub tenant: TenantId,
     /// When.
     pub closed_at: Timestamp,
-    /// The revision that it spoke in the end; HTTP+SSE settles it after the session is open.
+    /// What was agreed on; nothing where that is not known, and what is recorded stays.
+    pub agreed: Option<SessionAgreed>,
+    /// Why, in a word or two, such as `client` or `idle`.
+    pub reason: &'static str,
+    /// JSON-RPC requests that it carried at the replica that ended it.
+    pub requests: u64,
+    /// Tool calls among them.
+    pub calls: u64,
+}
+
+/// What client and server agreed on in the end; HTTP+SSE settles it after the session is open.
+#[derive(Debug, Clone)]
+pub struct SessionAgreed {
+    /// The revision.
     pub revision: &'static str,
     /// `clientInfo.name`, as it was sent last; at most 200 bytes of it are kept.
     pub client_name: String,
     /// `clientInfo.version`, as it was sent last; at most 200 bytes of it are kept.
     pub client_version: String,
-    /// Why, in a word or two, such as `client` or `idle`.
-    pub reason: &'static str,
-    /// JSON-RPC requests that it carried.
+}
+
+/// What a session carried at a replica that has not ended it.
+#[derive(Debug, Clone)]
+pub struct SessionUsed {
+    /// Which session.
+    pub id: SessionRowId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// JSON-RPC requests.
     pub requests: u64,
     /// Tool calls among them.
     pub calls: u64,
@@ -72,7 +92,8 @@ pub async fn write(db: &Db, opened: &[SessionOpened], closed: &[SessionClosed]) 
     }
     let mut ended = Vec::new();
     for one in closed {
-        let agreed = agreed(one.revision, &one.client_name, &one.client_version);
+        let agreed =
+            one.agreed.as_ref().map(|said| agreed(said.revision, &said.client_name, &said.client_version));
         let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let end = End {
             closed_at: one.closed_at.as_micros(),
@@ -81,13 +102,36 @@ pub async fn write(db: &Db, opened: &[SessionOpened], closed: &[SessionClosed]) 
             calls: whole(one.calls),
         };
         match places.get(&(one.id, one.tenant)).and_then(|place| new.get_mut(*place)) {
-            Some(row) if row.end.is_none() => (row.agreed, row.end) = (agreed, Some(end)),
+            Some(row) if row.end.is_none() => {
+                row.end = Some(end);
+                if let Some(agreed) = agreed {
+                    row.agreed = agreed;
+                }
+            }
             Some(_) => {}
             None => ended.push(Ended { id: one.id, tenant_id: one.tenant, agreed, end }),
         }
     }
     db::session_history::insert_batch(db, &new).await?;
     db::session_history::close_batch(db, &ended).await
+}
+
+/// Adds what sessions carried at replicas that have not ended them, in one statement.
+///
+/// # Errors
+/// [`Error::Database`](crate::error::Error::Database); then it may have been added all the same.
+pub async fn add(db: &Db, used: &[SessionUsed]) -> Result<()> {
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let used: Vec<_> = used
+        .iter()
+        .map(|one| Used {
+            id: one.id,
+            tenant_id: one.tenant,
+            requests: whole(one.requests),
+            calls: whole(one.calls),
+        })
+        .collect();
+    db::session_history::add_batch(db, &used).await
 }
 
 fn row(opened: &SessionOpened) -> NewSession<'_> {
@@ -152,9 +196,11 @@ mod tests {
                 id,
                 tenant,
                 closed_at: clock.now(),
-                revision: "2025-03-26",
-                client_name: "odd\0name".to_owned(),
-                client_version: "9".repeat(1000),
+                agreed: Some(SessionAgreed {
+                    revision: "2025-03-26",
+                    client_name: "odd\0name".to_owned(),
+                    client_version: "9".repeat(1000),
+                }),
                 reason: "idle",
                 requests: 3,
                 calls: 2,
@@ -197,9 +243,11 @@ mod tests {
                 id: opened[at].id,
                 tenant,
                 closed_at: clock.now(),
-                revision: "2025-06-18",
-                client_name: format!("client {at}"),
-                client_version: "1".to_owned(),
+                agreed: Some(SessionAgreed {
+                    revision: "2025-06-18",
+                    client_name: format!("client {at}"),
+                    client_version: "1".to_owned(),
+                }),
                 reason,
                 requests: 7,
                 calls: 5,

@@ -7,22 +7,22 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::credentials::{Credentials, Refused};
+use crate::credentials::{Change, Credentials, Refused};
 use crate::db::Db;
 use crate::egress;
 use crate::error::{Error, Result};
 use crate::hooks::{Hook, LogHook, MetricsHook};
 use crate::http::client_ip::Flood;
 use crate::limits::Limits;
-use crate::mcp::bus::{Bus, Event};
+use crate::mcp::bus::{Bus, Heard};
 use crate::mcp::server_info;
-use crate::mcp::session::{Session, Sessions};
+use crate::mcp::session::{Foundation, Session, Sessions};
 use crate::providers::{Provider, Registry, builtin};
+use crate::replicas::{Message, Peers};
 use crate::seal::Sealer;
 use crate::settings;
 use crate::tasks::Tasks;
@@ -30,10 +30,10 @@ use crate::telemetry::labels::SessionEnd;
 use crate::telemetry::metrics::Metrics;
 use crate::usage::{Journal, Usage, Writer};
 
-pub use peers::Peers;
-
 /// How often idle sessions and forgotten addresses are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Four times how often they are where there are other replicas.
+const SHARED_SWEEP: Duration = Duration::from_secs(12);
 /// ... at most.
 const LEAST_SWEEP: Duration = Duration::from_millis(100);
 /// How often the database is asked whether it is there.
@@ -64,7 +64,7 @@ pub struct App {
     /// Requests without a known credential, per client address.
     pub flood: Flood,
     /// Legacy sessions.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// What changed, for whoever listens.
     pub bus: Bus,
     /// Ends calls and records them.
@@ -74,7 +74,7 @@ pub struct App {
     /// Every metric.
     pub metrics: Arc<Metrics>,
     /// Seals cursors and `requestState`.
-    pub sealer: Sealer,
+    pub sealer: Arc<Sealer>,
     /// `serverInfo`, serialised.
     pub server_info: String,
     /// The other replicas, where Redis is configured.
@@ -157,11 +157,20 @@ impl App {
             clock.clone(),
             &fetcher,
         )?;
-        let sealer = Sealer::new(&settings::deployment_secret(&db).await?)?;
+        let sealer = Arc::new(Sealer::new(&settings::deployment_secret(&db).await?)?);
         metrics.database_up.set(1);
         let last_tasks = Tasks::new();
-        let peers = Peers::join(&config.redis, &metrics, &last_tasks).await?;
-        let sessions = Sessions::new(clock.clone(), limits.clone(), hooks.clone(), journal, &config.mcp);
+        let peers = peers::join(&config.redis, &metrics, &last_tasks).await?;
+        let foundation = Foundation {
+            clock: clock.clone(),
+            limits: limits.clone(),
+            sealer: sealer.clone(),
+            hooks: hooks.clone(),
+            journal,
+            metrics: metrics.clone(),
+            peers: peers.clone().map(|peers| (peers, last_tasks.clone())),
+        };
+        let sessions = Sessions::new(foundation, &config.mcp);
         let app = Arc::new(Self {
             server_info: server_info(&config.mcp.server_name).to_string(),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
@@ -191,7 +200,7 @@ impl App {
         let tasks = &self.tasks;
         self.last_tasks.spawn(writer.run(self.last_tasks.stopping().clone()));
         let bus = self.bus.clone();
-        self.credentials.run_invalidations(tasks, move |change| bus.publish(Event::Revoked(change)));
+        self.credentials.run_invalidations(tasks, move |change| bus.revoke(change));
         tasks.spawn(enforce_revocations(self.clone()));
         tasks.spawn(sweep(self.clone()));
         tasks.spawn(watch_database(self.clone()));
@@ -212,6 +221,15 @@ impl App {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Makes a change of a credential or tenant felt here at once; other replicas are told to look.
+    pub fn revoke(&self, change: Change) {
+        self.credentials.invalidate(change);
+        self.bus.revoke(change);
+        if let Some(peers) = &self.peers {
+            peers.courier.tell_all(Message::Invalidated);
+        }
+    }
+
     /// Makes `/ready` say no.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
@@ -220,27 +238,34 @@ impl App {
 
 /// Ends sessions whose opener may no longer use them.
 async fn enforce_revocations(app: Arc<App>) {
-    let mut events = app.bus.subscribe();
+    let mut place = app.bus.revocations_from_now();
     let mut suspects = Vec::new();
     let mut check_at = Instant::now();
     loop {
-        let event = tokio::select! {
+        let mut rung = std::pin::pin!(app.bus.rung());
+        rung.as_mut().enable();
+        match app.bus.next_revocation(&mut place) {
+            Some(Heard::News(change)) => {
+                suspects.extend(app.sessions.select(|s| change.concerns(&s.owner)));
+                check_at = Instant::now();
+                continue;
+            }
+            Some(Heard::Missed) => {
+                suspects = app.sessions.select(|_| true);
+                check_at = Instant::now();
+                continue;
+            }
+            None => {}
+        }
+        tokio::select! {
             biased;
             () = app.tasks.stopping().cancelled() => return,
             () = tokio::time::sleep_until(check_at), if !suspects.is_empty() => {
                 suspects = check(&app, suspects).await;
                 check_at = Instant::now() + CHECK_AGAIN;
-                continue;
             }
-            event = events.recv() => event,
-        };
-        match event {
-            Ok(Event::Changed { .. }) => continue,
-            Ok(Event::Revoked(change)) => suspects.extend(app.sessions.select(|s| change.concerns(&s.owner))),
-            Err(RecvError::Lagged(_)) => suspects = app.sessions.select(|_| true),
-            Err(RecvError::Closed) => return,
+            () = rung => {}
         }
-        check_at = Instant::now();
     }
 }
 
@@ -262,7 +287,11 @@ async fn check(app: &App, suspects: Vec<Arc<Session>>) -> Vec<Arc<Session>> {
 async fn sweep(app: Arc<App>) {
     let mcp = &app.config.mcp;
     let times = [mcp.session_idle, mcp.session_unused, mcp.sse_grace].map(config::Millis::get);
-    let shortest = times.into_iter().filter(|time| !time.is_zero()).min().unwrap_or(SWEEP);
+    let mut shortest = times.into_iter().filter(|time| !time.is_zero()).min().unwrap_or(SWEEP);
+    if app.has_peers() {
+        // Others believe for a short while only what this replica says of its sessions.
+        shortest = shortest.min(SHARED_SWEEP) / 4;
+    }
     let mut timer = tokio::time::interval(shortest.clamp(LEAST_SWEEP, SWEEP));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -272,6 +301,7 @@ async fn sweep(app: Arc<App>) {
                 while app.sessions.sweep() {
                     app.usage.flush().await;
                 }
+                app.sessions.sweep_shared().await;
                 let kept = i64::try_from(app.sessions.kept_bytes()).unwrap_or(i64::MAX);
                 app.metrics.replay_bytes.set(kept);
                 app.flood.forget_quiet();

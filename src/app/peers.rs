@@ -9,52 +9,45 @@ use tokio::time::MissedTickBehavior;
 use super::App;
 use crate::config;
 use crate::error::Result;
+use crate::mcp::bus::{Change, Changed};
 use crate::redis::Redis;
-use crate::replicas::{Beat, Delivery, Heard, Message, Post, Replicas};
+use crate::replicas::{Beat, Courier, Delivery, Heard, Message, Peers, Post, Replicas};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 
 /// How long a start waits for Redis. After it this replica serves without, until Redis is there.
 const START: Duration = Duration::from_secs(3);
 
-/// The other replicas, and what is shared with them.
-pub struct Peers {
-    /// The shared state.
-    pub redis: Redis,
-    /// Who there is.
-    pub replicas: Arc<Replicas>,
-    /// What they say.
-    pub post: Arc<Post>,
-}
-
-impl Peers {
-    /// Connects, where Redis is configured.
-    ///
-    /// # Errors
-    /// Where the configuration cannot be used. That Redis does not answer is none: it may come later.
-    pub(super) async fn join(
-        config: &config::Redis,
-        metrics: &Arc<Metrics>,
-        tasks: &Tasks,
-    ) -> Result<Option<Arc<Self>>> {
-        if !config.is_configured() {
-            return Ok(None);
-        }
-        let redis = Redis::new(config, metrics.clone())?;
-        let mut connected = redis.connected();
-        tasks.spawn(redis.clone().supervise(tasks.stopping().clone()));
-        let replicas = Arc::new(Replicas::new(redis.clone(), config.lease.get()));
-        let there = tokio::time::timeout(START, connected.wait_for(|count| *count > 0)).await;
-        if there.is_err() || replicas.beat().await.is_err() {
-            tracing::error!("Redis does not answer; this replica serves without it until it does");
-        }
-        let post = Arc::new(Post::new(redis.clone(), replicas.clone()));
-        Ok(Some(Arc::new(Self { redis, replicas, post })))
+/// Connects, where Redis is configured.
+///
+/// # Errors
+/// Where the configuration cannot be used. That Redis does not answer is none: it may come later.
+pub(super) async fn join(
+    config: &config::Redis,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) -> Result<Option<Arc<Peers>>> {
+    if !config.is_configured() {
+        return Ok(None);
     }
+    let redis = Redis::new(config, metrics.clone())?;
+    let mut connected = redis.connected();
+    tasks.spawn(redis.clone().supervise(tasks.stopping().clone()));
+    let replicas = Arc::new(Replicas::new(redis.clone(), config.lease.get()));
+    let there = tokio::time::timeout(START, connected.wait_for(|count| *count > 0)).await;
+    if there.is_err() || replicas.beat().await.is_err() {
+        tracing::error!("Redis does not answer; this replica serves without it until it does");
+    }
+    let post = Arc::new(Post::new(redis.clone(), replicas.clone()));
+    let (courier, round) = Courier::new(redis.clone(), post.clone(), metrics.clone());
+    tasks.spawn(round.run(tasks.stopping().clone()));
+    Ok(Some(Arc::new(Peers { redis, replicas, post, courier })))
 }
 
 /// Starts what runs for the other replicas. It ends after everything that may still want to tell them something.
 pub(super) fn spawn(app: &Arc<App>, peers: &Arc<Peers>) {
+    let courier = peers.courier.clone();
+    app.bus.relay_through(move |change| courier.tell_all(in_words(change)));
     let tasks = &app.last_tasks;
     let stop = tasks.stopping().clone();
     let (hearer, post) = (app.clone(), peers.post.clone());
@@ -71,43 +64,98 @@ async fn keep_lease(app: Arc<App>, peers: Arc<Peers>) {
     let mut timer = tokio::time::interval(peers.replicas.interval());
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connected = peers.redis.connected();
+    connected.borrow_and_update();
     loop {
-        tokio::select! {
-            _ = timer.tick() => {}
-            _ = connected.changed() => {}
-            () = app.hello.notified() => {}
-        }
-        if let Ok(beat) = peers.replicas.beat().await {
-            app.metrics.replicas.set(i64::from(peers.replicas.count()));
-            beaten(&app, &peers, beat);
+        let back = tokio::select! {
+            _ = timer.tick() => false,
+            _ = connected.changed() => true,
+            () = app.hello.notified() => false,
+        };
+        match peers.replicas.beat().await {
+            Ok(beat) => {
+                app.metrics.replicas.set(i64::from(peers.replicas.count()));
+                beaten(&app, &peers, beat, back);
+            }
+            // Whatever is written down again must not be forgotten.
+            Err(_) if back => connected.mark_changed(),
+            Err(_) => {}
         }
     }
 }
 
-fn beaten(app: &Arc<App>, peers: &Arc<Peers>, beat: Beat) {
+/// Does what a beat asks for, beside the beating.
+fn beaten(app: &Arc<App>, peers: &Arc<Peers>, beat: Beat, back: bool) {
     if beat.memory_lost {
         tracing::warn!("Redis has lost its memory; writing down again what is known here");
+        app.bus.miss();
+    }
+    if beat.memory_lost || beat.lapsed || back {
+        let (app, lost) = (app.clone(), beat.memory_lost);
+        app.clone().last_tasks.spawn(async move { app.sessions.write_again(lost).await });
     }
     for dead in beat.dead {
         tracing::warn!(replica = %dead, "a replica died; giving back what it held");
-        let peers = peers.clone();
-        app.last_tasks.spawn(async move {
+        let (app, peers) = (app.clone(), peers.clone());
+        app.clone().last_tasks.spawn(async move {
+            // What it was told last is for whoever has taken its place.
+            for envelope in peers.post.left_for(dead).await {
+                app.sessions.hear(envelope);
+            }
             let _ = peers.replicas.bury(dead).await;
+            peers.courier.tell_all(Message::Died { replica: dead });
         });
     }
 }
 
+/// A change as a message.
+fn in_words(change: &Change) -> Message {
+    let (what, uri) = match &change.what {
+        Changed::Tools => ("tools", None),
+        Changed::Prompts => ("prompts", None),
+        Changed::Resources => ("resources", None),
+        Changed::Resource(uri) => ("resource", Some(Box::from(&**uri))),
+    };
+    Message::Changed { tenant: change.tenant, server: (&*change.server).into(), what: what.into(), uri }
+}
+
 fn hear(app: &Arc<App>, heard: Heard) {
-    let Heard::Message(Delivery { position: _, envelope }) = heard else {
+    let Heard::Message(Delivery { position, envelope }) = heard else {
+        tracing::warn!("messages of other replicas were missed; looking at everything again");
+        app.bus.miss();
+        app.credentials.look_now();
+        let app = app.clone();
+        app.clone().last_tasks.spawn(async move { app.sessions.write_again(false).await });
         return;
     };
     match envelope.message {
-        Message::Hello => app.hello.notify_one(),
+        Message::Hello => {
+            app.hello.notify_one();
+            let peers = app.peers.clone();
+            app.last_tasks.spawn(async move {
+                if let Some(peers) = peers {
+                    peers.post.done(&envelope).await;
+                }
+            });
+        }
+        Message::Died { replica } => {
+            app.hello.notify_one();
+            app.sessions.replica_died(replica);
+        }
         Message::Ack { number } => {
             if let Some(peers) = &app.peers {
                 peers.post.acked(envelope.from, number);
             }
         }
-        _ => {}
+        Message::Invalidated => app.credentials.look_now(),
+        Message::Changed { tenant, server, what, uri } => {
+            let what = match (&*what, uri) {
+                ("tools", _) => Changed::Tools,
+                ("prompts", _) => Changed::Prompts,
+                ("resource", Some(uri)) => Changed::Resource(uri.into()),
+                _ => Changed::Resources,
+            };
+            app.bus.deliver(position, Change { tenant, server: server.into(), what });
+        }
+        _ => app.sessions.hear(envelope),
     }
 }

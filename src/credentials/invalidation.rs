@@ -47,7 +47,10 @@ impl Credentials {
         let mut log = Log::default();
         let mut deaf = false;
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.0.look.notified() => {}
+            }
             match self.poll(&mut log, &on_change).await {
                 Ok(()) => deaf = false,
                 Err(error) if !deaf => {

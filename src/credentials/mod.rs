@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::caller::{Caller, CallerData, Credential, Principal};
 use crate::clock::{Clock, Timestamp};
@@ -27,6 +30,7 @@ use crate::db::tenants::{self, Status, Tenant};
 use crate::db::{Db, storable};
 use crate::error::{Error, Result};
 use crate::id::{KeyId, TenantId};
+use crate::policy::Scopes;
 
 use cache::Fresh;
 use last_used::LastUsed;
@@ -91,12 +95,72 @@ impl CredentialRef {
     pub fn runs_out(&self) -> bool {
         matches!(self.0, Reference::Jwt(_))
     }
+
+    /// The reference as text that [`CredentialRef::read`] reads. It holds no secret: of a key it is the hash by which the
+    /// key is looked up, of a JWT its claims.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match &self.0 {
+            Reference::Key(hash) => HEXLOWER.encode(hash),
+            Reference::Jwt(caller) => {
+                let data = caller.data();
+                let claims = Claims {
+                    name: data.credential_name.as_str().into(),
+                    scopes: std::borrow::Cow::Borrowed(&data.scopes),
+                    ends: data.expires_at.map(Timestamp::as_micros),
+                };
+                serde_json::to_string(&claims).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The reference of this text to a credential of `owner`. What the text does not hold is looked up whenever the
+    /// reference is resolved.
+    #[must_use]
+    pub fn read(owner: &Principal, text: &str) -> Option<Self> {
+        if !matches!(owner.credential, Credential::Jwt(_)) {
+            let hash = HEXLOWER.decode(text.as_bytes()).ok()?;
+            return Some(Self(Reference::Key(hash.try_into().ok()?)));
+        }
+        let claims: Claims<'_> = serde_json::from_str(text).ok()?;
+        Some(Self(Reference::Jwt(Caller::new(CallerData {
+            principal: owner.clone(),
+            tenant_name: String::new(),
+            plan: String::new(),
+            credential_name: claims.name.into_owned(),
+            scopes: claims.scopes.into_owned(),
+            expires_at: claims.ends.map(Timestamp::from_micros),
+        }))))
+    }
+}
+
+/// What is kept of a JWT.
+#[derive(Serialize, Deserialize)]
+struct Claims<'a> {
+    name: std::borrow::Cow<'a, str>,
+    scopes: std::borrow::Cow<'a, Scopes>,
+    ends: Option<i64>,
 }
 
 #[derive(Clone)]
 enum Reference {
     Key([u8; 32]),
     Jwt(Caller),
+}
+
+impl PartialEq for CredentialRef {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Reference::Key(own), Reference::Key(other)) => own == other,
+            (Reference::Jwt(own), Reference::Jwt(other)) => {
+                let (own, other) = (own.data(), other.data());
+                own.principal == other.principal
+                    && own.expires_at == other.expires_at
+                    && own.scopes == other.scopes
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Debug for CredentialRef {
@@ -135,6 +199,8 @@ struct Inner {
     /// Until when, on the monotonic clock, the database counts as away.
     down_until: AtomicI64,
     poll: Duration,
+    /// Rows were written: look before the poll is due.
+    look: Notify,
     failure_floor: Duration,
 }
 
@@ -159,6 +225,7 @@ impl Credentials {
             last_used: LastUsed::default(),
             down_until: AtomicI64::new(i64::MIN),
             poll: auth.invalidation_poll.get(),
+            look: Notify::new(),
             failure_floor: auth.failure_floor.get(),
             db,
             clock,
@@ -242,6 +309,11 @@ impl Credentials {
                 inner.known.forget(|_, known| known.caller.tenant() == id);
             }
         }
+    }
+
+    /// Looks for changes made elsewhere now, and not when the next look is due.
+    pub fn look_now(&self) {
+        self.0.look.notify_one();
     }
 
     /// After which time a refusal is to be answered, whatever was refused.

@@ -74,9 +74,18 @@ pub(crate) struct Ended<'a> {
     pub(crate) id: SessionRowId,
     pub(crate) tenant_id: TenantId,
     #[serde(flatten)]
-    pub(crate) agreed: Agreed<'a>,
+    pub(crate) agreed: Option<Agreed<'a>>,
     #[serde(flatten)]
     pub(crate) end: End<'a>,
+}
+
+/// What a session carried beside what is recorded.
+#[derive(Serialize)]
+pub(crate) struct Used {
+    pub(crate) id: SessionRowId,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) requests: i64,
+    pub(crate) calls: i64,
 }
 
 fn list_of(batch: &impl Serialize) -> Result<String> {
@@ -137,9 +146,10 @@ pub(crate) async fn close_batch(db: &Db, batch: &[Ended<'_>]) -> Result<()> {
             sqlx::query(
                 "update session_history
                  set closed_at = r.value ->> 'closed_at', close_reason = r.value ->> 'close_reason',
-                     requests = r.value ->> 'requests', calls = r.value ->> 'calls',
-                     revision = r.value ->> 'revision', client_name = r.value ->> 'client_name',
-                     client_version = r.value ->> 'client_version'
+                     requests = requests + (r.value ->> 'requests'), calls = calls + (r.value ->> 'calls'),
+                     revision = coalesce(r.value ->> 'revision', revision),
+                     client_name = coalesce(r.value ->> 'client_name', client_name),
+                     client_version = coalesce(r.value ->> 'client_version', client_version)
                  from jsonb_each($1) as r
                  where session_history.id = r.value ->> 'id'
                    and session_history.tenant_id = r.value ->> 'tenant_id'
@@ -152,13 +162,49 @@ pub(crate) async fn close_batch(db: &Db, batch: &[Ended<'_>]) -> Result<()> {
         Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
             sqlx::query(
                 "update session_history as s
-                 set closed_at = r.closed_at, close_reason = r.close_reason, requests = r.requests,
-                     calls = r.calls, revision = r.revision, client_name = r.client_name,
-                     client_version = r.client_version
+                 set closed_at = r.closed_at, close_reason = r.close_reason,
+                     requests = s.requests + r.requests, calls = s.calls + r.calls,
+                     revision = coalesce(r.revision, s.revision),
+                     client_name = coalesce(r.client_name, s.client_name),
+                     client_version = coalesce(r.client_version, s.client_version)
                  from json_to_recordset(cast($1 as json)) as r
                       (id text, tenant_id text, revision text, client_name text, client_version text,
                        closed_at bigint, close_reason text, requests bigint, calls bigint)
                  where s.id = r.id and s.tenant_id = r.tenant_id and s.closed_at is null",
+            )
+            .bind(list)
+            .execute(conn)
+        })
+        .map(|_| ()),
+    }
+}
+
+/// Adds to the counts of sessions, in one statement.
+pub(crate) async fn add_batch(db: &Db, batch: &[Used]) -> Result<()> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let list = list_of(&batch)?;
+    match db.pools() {
+        Pools::Sqlite { write, .. } => on_pool!(db, write, |conn| {
+            sqlx::query(
+                "update session_history
+                 set requests = requests + (r.value ->> 'requests'), calls = calls + (r.value ->> 'calls')
+                 from jsonb_each($1) as r
+                 where session_history.id = r.value ->> 'id'
+                   and session_history.tenant_id = r.value ->> 'tenant_id'",
+            )
+            .bind(list)
+            .execute(conn)
+        })
+        .map(|_| ()),
+        Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
+            sqlx::query(
+                "update session_history as s
+                 set requests = s.requests + r.requests, calls = s.calls + r.calls
+                 from json_to_recordset(cast($1 as json)) as r
+                      (id text, tenant_id text, requests bigint, calls bigint)
+                 where s.id = r.id and s.tenant_id = r.tenant_id",
             )
             .bind(list)
             .execute(conn)

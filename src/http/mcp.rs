@@ -78,8 +78,10 @@ pub async fn get(
     server: ServerPath,
     request: Request,
 ) -> Response {
-    arrive(app, found, server, request)
-        .map_or_else(|response| response, |(arrival, _)| transport::get(&arrival))
+    match arrive(app, found, server, request) {
+        Ok((arrival, _)) => transport::get(&arrival).await,
+        Err(response) => response,
+    }
 }
 
 /// `DELETE /mcp`.
@@ -89,8 +91,10 @@ pub async fn delete(
     server: ServerPath,
     request: Request,
 ) -> Response {
-    arrive(app, found, server, request)
-        .map_or_else(|response| response, |(arrival, _)| transport::delete(&arrival))
+    match arrive(app, found, server, request) {
+        Ok((arrival, _)) => transport::delete(&arrival).await,
+        Err(response) => response,
+    }
 }
 
 /// `GET /sse`.
@@ -100,8 +104,10 @@ pub async fn sse(
     server: ServerPath,
     request: Request,
 ) -> Response {
-    arrive(app, found, server, request)
-        .map_or_else(|response| response, |(arrival, _)| transport::sse::connect(&arrival))
+    match arrive(app, found, server, request) {
+        Ok((arrival, _)) => transport::sse::connect(&arrival).await,
+        Err(response) => response,
+    }
 }
 
 /// The query of `POST /messages`.
@@ -138,7 +144,7 @@ pub async fn messages(
 
 /// Whether there is such a session and no credential beside its id that is not its opener's.
 async fn may_use(app: &App, parts: &Parts, id: &str) -> bool {
-    let Some(session) = app.sessions.get(id, Transport::Sse, None) else { return false };
+    let Some(session) = app.sessions.get(id, Transport::Sse, None).await else { return false };
     match caller::beside(parts, app).await {
         None => true,
         Some(found) => found.is_some_and(|caller| *caller.principal() == session.owner),

@@ -36,6 +36,12 @@ impl Keys {
         self.of_tenant(tenant, "sessions")
     }
 
+    /// Those of them with an open stream or a running call, by the millisecond until which that is believed (sorted set).
+    #[must_use]
+    pub fn busy_sessions(&self, tenant: TenantId) -> String {
+        self.of_tenant(tenant, "busy")
+    }
+
     /// What a stream of a session said (stream).
     #[must_use]
     pub fn feed(&self, tenant: TenantId, session: SessionRowId, stream: impl Display) -> String {
@@ -46,6 +52,12 @@ impl Keys {
     #[must_use]
     pub fn tenants(&self) -> String {
         format!("{}:tenants", self.prefix)
+    }
+
+    /// Held by the replica that looks for what ran out among all tenants.
+    #[must_use]
+    pub fn reaping(&self) -> String {
+        format!("{}:reaping", self.prefix)
     }
 
     /// Something of the deployment that scripts and blocking reads want in one slot.

@@ -20,6 +20,11 @@ pub struct SessionName {
 pub enum Message {
     /// A replica has started or stops.
     Hello,
+    /// A replica is dead, and what it held was given back.
+    Died {
+        /// Which.
+        replica: ReplicaId,
+    },
     /// Rows of invalidations were written: look at once.
     Invalidated,
     /// A catalogue or a resource changed.

@@ -5,6 +5,7 @@
 //! replicas are never used again. Redis also holds a random text, the epoch: another text means that Redis has lost its
 //! memory, and every replica then writes down again what it still knows.
 
+mod courier;
 mod message;
 mod post;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use redis::Script;
 use crate::id::ReplicaId;
 use crate::redis::{Down, Redis};
 
+pub use courier::{Courier, Round};
 pub use message::{Envelope, Message, SessionName};
 pub use post::{Delivery, Heard, Post};
 
@@ -49,6 +51,18 @@ for i = 1, 3 do
 end
 return { known, redis.call('GET', KEYS[3]), redis.call('ZRANGE', KEYS[1], 0, -1), claims }
 ";
+
+/// The other replicas, and what is shared with them.
+pub struct Peers {
+    /// The shared state.
+    pub redis: Redis,
+    /// Who there is.
+    pub replicas: Arc<Replicas>,
+    /// What they say.
+    pub post: Arc<Post>,
+    /// What is said to them by whoever does not wait.
+    pub courier: Courier,
+}
 
 /// What a beat found.
 #[derive(Debug, Default)]

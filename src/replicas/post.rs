@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use redis::Pipeline;
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use tokio::sync::oneshot;
 
@@ -96,15 +97,50 @@ impl Post {
     }
 
     async fn send_all(&self, text: String) -> Result<(), Down> {
+        self.redis.pipe(&self.pipe_to_all(text)).await
+    }
+
+    fn pipe_to_all(&self, text: String) -> Pipeline {
         let key = self.redis.keys().to_all();
         let mut pipeline = redis::pipe();
         pipeline.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg("m").arg(text).ignore();
         pipeline.cmd("EXPIRE").arg(&key).arg(86_400).ignore();
-        self.redis.pipe(&pipeline).await
+        pipeline
     }
 
-    /// Tells every replica, and waits until those that live are done with it, for a quarter of a second at most: one that
-    /// is stuck holds nobody up for longer.
+    fn pipe_to(&self, replica: ReplicaId, text: String) -> Pipeline {
+        let key = self.redis.keys().to_one(replica);
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("XADD")
+            .arg(&key)
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(WAITING)
+            .arg("*")
+            .arg("m")
+            .arg(text)
+            .ignore();
+        pipeline.cmd("EXPIRE").arg(&key).arg(OUTLIVES).ignore();
+        pipeline
+    }
+
+    /// What tells every replica, and about how many bytes it is.
+    pub(super) fn parcel_to_all(&self, message: Message) -> Result<(Pipeline, usize), Down> {
+        let text = self.text(message, None)?;
+        let bytes = text.len();
+        Ok((self.pipe_to_all(text), bytes))
+    }
+
+    /// What tells one replica, and about how many bytes it is.
+    pub(super) fn parcel_to(&self, replica: ReplicaId, message: Message) -> Result<(Pipeline, usize), Down> {
+        let text = self.text(message, None)?;
+        let bytes = text.len();
+        Ok((self.pipe_to(replica, text), bytes))
+    }
+
+    /// Tells every replica, and waits until those that live, this one included, are done with it, for a quarter of a second
+    /// at most: one that is stuck holds nobody up for longer.
     ///
     /// # Errors
     /// [`Down`]: nobody was told.
@@ -133,20 +169,7 @@ impl Post {
     /// [`Down`]: it was not told.
     pub async fn tell(&self, replica: ReplicaId, message: Message) -> Result<(), Down> {
         let text = self.text(message, None)?;
-        let key = self.redis.keys().to_one(replica);
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("XADD")
-            .arg(&key)
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(WAITING)
-            .arg("*")
-            .arg("m")
-            .arg(text)
-            .ignore();
-        pipeline.cmd("EXPIRE").arg(&key).arg(OUTLIVES).ignore();
-        self.redis.pipe(&pipeline).await
+        self.redis.pipe(&self.pipe_to(replica, text)).await
     }
 
     /// Says that this replica is done with a message, if its sender waits for that.
@@ -154,6 +177,17 @@ impl Post {
         if let Some(number) = envelope.ack {
             let _ = self.tell(envelope.from, Message::Ack { number }).await;
         }
+    }
+
+    /// What a dead replica was told and has not read.
+    pub async fn left_for(&self, dead: ReplicaId) -> Vec<Envelope> {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(self.redis.keys().to_one(dead)).arg("-").arg("+").arg("COUNT").arg(WAITING);
+        let reply: StreamRangeReply = self.redis.run(&range).await.unwrap_or_default();
+        let parse = |entry: &StreamId| serde_json::from_slice(&entry.get::<Vec<u8>>("m")?).ok();
+        let envelopes = reply.ids.iter().filter_map(parse);
+        // Nobody waits for an answer that the dead one would have given.
+        envelopes.map(|envelope: Envelope| Envelope { ack: None, ..envelope }).collect()
     }
 
     /// Takes note that another replica is done.

@@ -9,6 +9,7 @@ use aws_lc_rs::{hmac, rand};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::error::{Error, Result};
+use crate::id::{SessionRowId, TenantId};
 
 /// What a sealed value is for; a value sealed for one purpose does not open for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub enum Purpose {
 pub struct Sealer {
     cursor: LessSafeKey,
     state: LessSafeKey,
+    session: hmac::Key,
 }
 
 impl Sealer {
@@ -37,7 +39,29 @@ impl Sealer {
                 .map(LessSafeKey::new)
                 .map_err(|_| Error::Internal("cannot derive a sealing key".to_owned()))
         };
-        Ok(Self { cursor: key(b"weir list cursor 1")?, state: key(b"weir request state 1")? })
+        let session = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, b"weir session id 1").as_ref());
+        Ok(Self { cursor: key(b"weir list cursor 1")?, state: key(b"weir request state 1")?, session })
+    }
+
+    /// The id of a session on the wire: which session it is, and 256 bits that nobody else can make. Every replica makes
+    /// the same, so that none has to keep it.
+    #[must_use]
+    pub fn session_id(&self, tenant: TenantId, row: SessionRowId) -> String {
+        let mut bytes = [0; 64];
+        bytes[..16].copy_from_slice(&tenant.to_bytes());
+        bytes[16..32].copy_from_slice(&row.to_bytes());
+        let tag = hmac::sign(&self.session, &bytes[..32]);
+        bytes[32..].copy_from_slice(tag.as_ref());
+        BASE64URL_NOPAD.encode(&bytes)
+    }
+
+    /// The session that a text from the wire names, if this deployment made it. Compared in constant time.
+    #[must_use]
+    pub fn session_of(&self, text: &str) -> Option<(TenantId, SessionRowId)> {
+        let bytes: [u8; 64] = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()?;
+        hmac::verify(&self.session, &bytes[..32], &bytes[32..]).ok()?;
+        let part = |at: usize| bytes[at..at + 16].try_into().ok();
+        Some((TenantId::from_bytes(part(0)?), SessionRowId::from_bytes(part(16)?)))
     }
 
     fn key(&self, purpose: Purpose) -> &LessSafeKey {
@@ -98,5 +122,22 @@ mod tests {
             assert!(changed == text || opened.is_none(), "byte {at}");
         }
         assert!(sealer.open(Purpose::Cursor, b"tenant a", "").is_none());
+    }
+
+    #[test]
+    fn a_session_id_is_known_to_its_deployment_alone() {
+        let sealer = Sealer::new(&[7; 32]).expect("a sealer");
+        let (tenant, row) = (TenantId::new(), SessionRowId::new());
+        let id = sealer.session_id(tenant, row);
+        assert_eq!(sealer.session_of(&id), Some((tenant, row)));
+        assert_eq!(Sealer::new(&[8; 32]).expect("a sealer").session_of(&id), None);
+        for at in 0..id.len() {
+            let mut bytes = id.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).expect("ascii");
+            assert!(changed == id || sealer.session_of(&changed).is_none(), "byte {at}");
+        }
+        assert_eq!(sealer.session_of(""), None);
+        assert_eq!(sealer.session_of(&format!("{id}A")), None);
     }
 }

@@ -15,7 +15,8 @@ use crate::clock::Timestamp;
 use crate::db::Db;
 use crate::error::Result;
 use crate::mcp::session::Session;
-use crate::session_history::{self, SessionClosed, SessionOpened};
+use crate::replicas::SessionName;
+use crate::session_history::{self, SessionAgreed, SessionClosed, SessionOpened, SessionUsed};
 use crate::telemetry::labels::{Label, SessionEnd};
 use crate::telemetry::metrics::Metrics;
 
@@ -32,6 +33,7 @@ enum Entry {
     Call(Box<CallRecord>),
     Opened(Box<SessionOpened>),
     Closed(Box<SessionClosed>),
+    Used(Box<SessionUsed>),
     Flush(oneshot::Sender<()>),
 }
 
@@ -92,12 +94,37 @@ impl Journal {
             id: session.row,
             tenant: session.owner.tenant,
             closed_at: at,
-            revision: negotiated.revision.name(),
-            client_name: client_name.into(),
-            client_version: client_version.into(),
+            agreed: Some(SessionAgreed {
+                revision: negotiated.revision.name(),
+                client_name: client_name.into(),
+                client_version: client_version.into(),
+            }),
             reason: reason.text(),
             requests: requests.into(),
             calls: calls.into(),
+        })));
+    }
+
+    /// Records what a session carried here that another replica has ended.
+    pub fn session_used(&self, session: &Session) {
+        let (requests, calls) = session.counts();
+        if requests > 0 {
+            let (id, tenant) = (session.row, session.owner.tenant);
+            let used = SessionUsed { id, tenant, requests: requests.into(), calls: calls.into() };
+            self.offer(Entry::Used(Box::new(used)));
+        }
+    }
+
+    /// Records the end of a session that this replica knows by its name alone.
+    pub fn session_lost(&self, session: SessionName, at: Timestamp, reason: SessionEnd) {
+        self.offer(Entry::Closed(Box::new(SessionClosed {
+            id: session.row,
+            tenant: session.tenant,
+            closed_at: at,
+            agreed: None,
+            reason: reason.text(),
+            requests: 0,
+            calls: 0,
         })));
     }
 
@@ -163,6 +190,7 @@ impl Writer {
                 Entry::Call(record) => rows.calls.push(*record),
                 Entry::Opened(opened) => rows.opened.push(*opened),
                 Entry::Closed(closed) => rows.closed.push(*closed),
+                Entry::Used(used) => rows.used.push(*used),
                 Entry::Flush(done) => waiting.push(done),
             }
         }
@@ -173,7 +201,7 @@ impl Writer {
                 left -= 1;
             }
             if left == 0 {
-                let lost = rows.calls.len() + rows.opened.len() + rows.closed.len();
+                let lost = rows.calls.len() + rows.opened.len() + rows.closed.len() + rows.used.len();
                 self.metrics.calls_dropped.inc_by(lost as u64);
                 break;
             }
@@ -184,10 +212,11 @@ impl Writer {
         }
     }
 
-    /// Writes a batch; writing one twice changes nothing.
+    /// Writes a batch; writing one twice changes nothing but, at most, counts of sessions that several replicas served.
     async fn try_write(&self, rows: &Rows) -> Result<()> {
         calls::insert_batch(&self.db, &rows.calls).await?;
-        session_history::write(&self.db, &rows.opened, &rows.closed).await
+        session_history::write(&self.db, &rows.opened, &rows.closed).await?;
+        session_history::add(&self.db, &rows.used).await
     }
 }
 
@@ -197,6 +226,7 @@ struct Rows {
     calls: Vec<CallRecord>,
     opened: Vec<SessionOpened>,
     closed: Vec<SessionClosed>,
+    used: Vec<SessionUsed>,
 }
 
 #[cfg(test)]
@@ -227,9 +257,11 @@ mod tests {
             id: opened.id,
             tenant: opened.principal.tenant,
             closed_at: opened.opened_at,
-            revision: opened.revision,
-            client_name: opened.client_name.clone(),
-            client_version: opened.client_version.clone(),
+            agreed: Some(SessionAgreed {
+                revision: opened.revision,
+                client_name: opened.client_name.clone(),
+                client_version: opened.client_version.clone(),
+            }),
             reason: "unused",
             requests: 1,
             calls: 0,

@@ -16,7 +16,6 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::credentials::Change;
 use crate::id::{KeyId, TenantId};
-use crate::mcp::bus::Event;
 use crate::policy::Scopes;
 
 /// A key as the API shows it. The secret is there only in the answer that creates it.
@@ -115,7 +114,6 @@ pub async fn revoke(
 ) -> Result<Response, Problem> {
     let key = api_keys::revoke(&app.db, &app.clock, actor, tenant, key).await?;
     let change = Change::Credential(key.id);
-    app.credentials.invalidate(change);
-    app.bus.publish(Event::Revoked(change));
+    app.revoke(change);
     Ok(Json(Body::from(key)).into_response())
 }

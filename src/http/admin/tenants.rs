@@ -15,7 +15,6 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::credentials::Change;
 use crate::id::TenantId;
-use crate::mcp::bus::Event;
 use crate::tenants::{self, Tenant};
 
 /// A tenant as the API shows it.
@@ -111,9 +110,8 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Makes the change felt in this process at once; other processes hear of it within a second.
+/// Makes the change felt here at once and elsewhere within a second.
 fn forget(app: &App, id: TenantId) {
     let change = Change::Tenant(id);
-    app.credentials.invalidate(change);
-    app.bus.publish(Event::Revoked(change));
+    app.revoke(change);
 }

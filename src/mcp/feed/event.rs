@@ -30,13 +30,33 @@ pub struct EventId {
     pub seq: u64,
 }
 
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply(number) => write!(f, "r{number}"),
+            Self::Listen(number) => write!(f, "l{number}"),
+            Self::Session(row) => write!(f, "{row}"),
+        }
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = NotAnEvent;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEvent> {
+        if let Ok(row) = text.parse() {
+            return Ok(Self::Session(row));
+        }
+        if let Some(reply) = text.strip_prefix('r') {
+            return number(reply).map(Self::Reply);
+        }
+        number(text.strip_prefix('l').ok_or(NotAnEvent)?).map(Self::Listen)
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.stream {
-            StreamId::Reply(number) => write!(f, "r{number}-{}", self.seq),
-            StreamId::Listen(number) => write!(f, "l{number}-{}", self.seq),
-            StreamId::Session(row) => write!(f, "{row}-{}", self.seq),
-        }
+        write!(f, "{}-{}", self.stream, self.seq)
     }
 }
 
@@ -58,13 +78,7 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, NotAnEvent> {
         let (stream, seq) = text.rsplit_once('-').ok_or(NotAnEvent)?;
-        let stream = if let Ok(row) = stream.parse() {
-            StreamId::Session(row)
-        } else if let Some(reply) = stream.strip_prefix('r') {
-            StreamId::Reply(number(reply)?)
-        } else {
-            StreamId::Listen(number(stream.strip_prefix('l').ok_or(NotAnEvent)?)?)
-        };
+        let stream = stream.parse()?;
         Ok(Self { stream, seq: number(seq)? })
     }
 }

@@ -6,6 +6,7 @@
 //! with `Last-Event-ID` (2025-11-25 "Resumability and Redelivery"). The [`Store`] bounds what all feeds of a tenant hold.
 
 mod event;
+mod mirror;
 mod reader;
 mod store;
 #[cfg(test)]
@@ -19,8 +20,10 @@ use tokio::sync::Notify;
 
 use super::error::{RpcError, code};
 use super::jsonrpc::{self, RequestId};
+use crate::id::ReplicaId;
 
 pub use event::{EventId, StreamId, endpoint, frame, priming, retry};
+pub use mirror::{Log, Mirror};
 pub use reader::{Reader, Step};
 pub use store::{Memory, Store};
 
@@ -65,14 +68,34 @@ struct State {
     /// The connection is to close; the feed goes on.
     pausing: bool,
     ended: bool,
+    /// Somebody else holds it from now on.
+    retired: bool,
+    /// Where it is kept beside, for other replicas.
+    mirror: Option<Mirror>,
+    /// The replica at which it is read on.
+    followed_by: Option<ReplicaId>,
+    /// When the mirror was told last to stay, in microseconds.
+    stayed: Option<i64>,
     /// It stands in the store's queue of idle feeds.
     queued: bool,
     /// What had been handed out when the store was last swept, and when that was, in microseconds.
     mark: Option<(i64, u64)>,
 }
 
+/// Where what is said goes, where the feed itself is somewhere else.
+pub trait Relay: Send + Sync {
+    /// Says what may be lost. Whether it was taken.
+    fn say(&self, json: &str) -> bool;
+    /// Says what must arrive.
+    ///
+    /// # Errors
+    /// [`Undeliverable`], as far as that can be told from here.
+    fn must(&self, json: &str) -> Result<(), Undeliverable>;
+}
+
 /// What one event stream carries.
 pub struct Feed {
+    relay: Option<Box<dyn Relay>>,
     kept: Option<Kept>,
     state: Mutex<State>,
     news: Notify,
@@ -92,7 +115,7 @@ impl Feed {
     /// A feed whose events have no ids and are gone when they are read.
     #[must_use]
     pub fn passing() -> Arc<Self> {
-        Arc::new(Self { kept: None, state: Mutex::default(), news: Notify::new() })
+        Arc::new(Self { relay: None, kept: None, state: Mutex::default(), news: Notify::new() })
     }
 
     /// A feed that a reader can come back to. `request` is the one that it answers, if it does; `pauses` says whether the
@@ -100,7 +123,81 @@ impl Feed {
     #[must_use]
     pub fn kept(id: StreamId, request: Option<RequestId>, pauses: bool, store: Arc<Store>) -> Arc<Self> {
         let kept = Some(Kept { id, request, pauses, store });
-        Arc::new(Self { kept, state: Mutex::default(), news: Notify::new() })
+        Arc::new(Self { relay: None, kept, state: Mutex::default(), news: Notify::new() })
+    }
+
+    /// A feed that others hold: what is said goes through `relay`, and nobody reads it here.
+    #[must_use]
+    pub fn away(relay: Box<dyn Relay>) -> Arc<Self> {
+        Arc::new(Self { relay: Some(relay), kept: None, state: Mutex::default(), news: Notify::new() })
+    }
+
+    /// A feed that goes on where another replica's left off.
+    #[must_use]
+    pub fn restored(id: StreamId, log: Log, pauses: bool, store: Arc<Store>) -> Arc<Self> {
+        let feed = Self::kept(id, log.request.clone(), pauses, store);
+        let mut state = feed.state();
+        feed.take_over(&mut state, log);
+        drop(state);
+        feed
+    }
+
+    /// Takes what another replica said on the stream that this feed follows.
+    pub fn follow(self: &Arc<Self>, log: Log) {
+        let mut state = self.state();
+        self.take_over(&mut state, log);
+        drop(state);
+        self.queue_if_idle();
+        self.told();
+    }
+
+    fn take_over(&self, state: &mut State, log: Log) {
+        let untouched = state.last == 0;
+        for (seq, frame) in log.events.into_iter().filter(|(seq, _)| *seq > state.last).collect::<Vec<_>>() {
+            if untouched && state.events.is_empty() {
+                // What was given up there is given up here.
+                state.read = seq - 1;
+            }
+            state.last = seq;
+            self.hold(state, frame);
+        }
+        state.last = state.last.max(log.last);
+        state.ended |= log.ended;
+    }
+
+    /// Keeps the feed at another place, too. What it holds already goes there, unless it came from there.
+    pub fn mirror(&self, mirror: Mirror, came_from_there: bool) {
+        let mut state = self.state();
+        if !came_from_there {
+            mirror.begin(self.request());
+            state.events.iter().for_each(|event| mirror.event(event.seq, &event.frame, None));
+            if state.ended {
+                mirror.end(state.last, None);
+            }
+        }
+        state.mirror = Some(mirror);
+    }
+
+    /// Hands the feed over to another replica: its reader here ends, what is said from now on is not taken, and its mirror
+    /// stays.
+    pub fn retire(&self) {
+        let mut state = self.state();
+        state.retired = true;
+        state.ended = true;
+        state.reader = state.reader.wrapping_add(1);
+        state.mirror = None;
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// The feed is read on at another replica: its reader here ends, and that replica is told when more is said.
+    pub fn read_at(&self, replica: ReplicaId) {
+        let mut state = self.state();
+        state.reader = state.reader.wrapping_add(1);
+        state.followed_by = Some(replica);
+        state.read = state.last;
+        drop(state);
+        self.news.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,6 +216,9 @@ impl Feed {
 
     /// Says what may be lost. Whether it was taken.
     pub fn say(&self, json: &str) -> bool {
+        if let Some(relay) = &self.relay {
+            return relay.say(json);
+        }
         let mut state = self.state();
         let room = self.store().map_or(ROOM_BYTES, |store| store.per_session());
         let taken = !state.ended && state.waiting() < ROOM && state.bytes <= room;
@@ -135,6 +235,9 @@ impl Feed {
     /// # Errors
     /// [`Undeliverable`] where nobody would ever read it, or the reader is too far behind.
     pub fn must(&self, json: &str) -> Result<(), Undeliverable> {
+        if let Some(relay) = &self.relay {
+            return relay.must(json);
+        }
         let mut state = self.state();
         if state.ended {
             return Err(Undeliverable::Ended);
@@ -156,6 +259,9 @@ impl Feed {
         if let (Some(json), false) = (json, state.ended) {
             self.push(&mut state, json);
         }
+        if let (Some(mirror), false) = (&state.mirror, state.ended) {
+            mirror.end(state.last, state.followed_by);
+        }
         state.ended = true;
         drop(state);
         self.queue_if_idle();
@@ -176,6 +282,26 @@ impl Feed {
     pub fn is_silent(&self) -> bool {
         let state = self.state();
         state.last == 0 && !state.pausing
+    }
+
+    /// Whether somebody reads it.
+    #[must_use]
+    pub fn is_being_read(&self) -> bool {
+        self.state().is_read
+    }
+
+    /// A reader will be there at once: until it is, the feed counts as being read.
+    pub fn expect_reader(&self) {
+        self.state().is_read = true;
+    }
+
+    /// Whoever spoke is dead: the request that the feed answers is answered for, and nothing more is said.
+    pub fn abandon(self: &Arc<Self>) {
+        let answer = self.request().map(|request| {
+            let text = "the gateway's process that worked on this request is gone; send the request again";
+            jsonrpc::error_response(Some(request), &RpcError::new(code::GONE, 200, text))
+        });
+        self.end(answer.as_deref());
     }
 
     /// Whether nobody reads it, and nothing more will be said unless somebody does.
@@ -210,6 +336,7 @@ impl Feed {
         let mut state = self.state();
         state.reader = state.reader.wrapping_add(1);
         state.is_read = true;
+        state.followed_by = None;
         // Pausing is over for whoever comes back; the first reader is still to be told.
         state.pausing &= state.reader == 1;
         let after = after.min(state.last);
@@ -244,6 +371,13 @@ impl Feed {
     /// time.
     pub fn age(&self, now: i64, time: i64) {
         let mut state = self.state();
+        let stayed = *state.stayed.get_or_insert(now);
+        if let Some(mirror) = &state.mirror
+            && now - stayed >= time / 3
+        {
+            mirror.stay();
+            state.stayed = Some(now);
+        }
         let Some((at, seq)) = state.mark else {
             state.mark = Some((now, state.read));
             return;
@@ -260,11 +394,23 @@ impl Feed {
         let seq = state.last;
         let id = self.kept.as_ref().map(|kept| EventId { stream: kept.id, seq });
         let frame = event::frame(id, json);
+        if let Some(mirror) = &state.mirror {
+            mirror.event(seq, &frame, state.followed_by);
+        }
+        if state.followed_by.is_some() {
+            // The replica that reads it takes it from the mirror.
+            state.read = seq;
+        }
+        self.hold(state, frame);
+    }
+
+    /// Keeps the newest event.
+    fn hold(&self, state: &mut State, frame: Bytes) {
         state.bytes += frame.len();
         if let Some(store) = self.store() {
             store.add(frame.len());
         }
-        state.events.push_back(Event { seq, frame });
+        state.events.push_back(Event { seq: state.last, frame });
         self.trim(state);
     }
 
@@ -308,6 +454,17 @@ impl Feed {
     }
 
     fn drop_events(&self, state: &mut State, which: impl Fn(&State, u64) -> bool) {
+        let first = state.events.front().map(|event| event.seq);
+        self.pop_events(state, which);
+        if let (Some(mirror), Some(first)) = (&state.mirror, first) {
+            let last = state.events.front().map_or(state.last, |event| event.seq - 1);
+            if last >= first {
+                mirror.give_up(first, last);
+            }
+        }
+    }
+
+    fn pop_events(&self, state: &mut State, which: impl Fn(&State, u64) -> bool) {
         while let Some(first) = state.events.front() {
             if !which(state, first.seq) {
                 break;
@@ -342,6 +499,9 @@ impl State {
 impl Drop for Feed {
     fn drop(&mut self) {
         let mut state = std::mem::take(&mut *self.state());
-        self.drop_events(&mut state, |_, _| true);
+        self.pop_events(&mut state, |_, _| true);
+        if let Some(mirror) = &state.mirror {
+            mirror.forget();
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error::RpcError;
-use crate::id::QuestionId;
+use crate::id::{QuestionId, ReplicaId};
 
 /// A request id, as the JSON text that the peer sent: a string with its quotes, or an integer of any size.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -21,7 +21,11 @@ impl RequestId {
     /// Longest id that is accepted, in bytes of JSON text. It is held for every request in flight.
     pub const MAX_LEN: usize = 1024;
 
-    fn parse(raw: &str) -> Result<Self, RpcError> {
+    /// From JSON text.
+    ///
+    /// # Errors
+    /// −32600 where the text is neither a string nor an integer, or is too long.
+    pub fn parse(raw: &str) -> Result<Self, RpcError> {
         if raw.len() > Self::MAX_LEN {
             return Err(RpcError::invalid_request("`id` is longer than 1024 bytes"));
         }
@@ -39,10 +43,21 @@ impl RequestId {
         Self(value.to_string().into())
     }
 
-    /// The id of a question of ours.
+    /// The id of a question of ours, with the number of the replica that waits for the answer, where there are several.
     #[must_use]
-    pub fn question(id: QuestionId) -> Self {
-        Self(format!("\"{id}\"").into())
+    pub fn question(id: QuestionId, replica: Option<ReplicaId>) -> Self {
+        match replica {
+            None => Self(format!("\"{id}\"").into()),
+            Some(replica) => Self(format!("\"{id}.{}\"", replica.number()).into()),
+        }
+    }
+
+    /// The number of the replica that waits for the answer, if this is such an id.
+    #[must_use]
+    pub fn asker(&self) -> Option<u32> {
+        let (id, number) = self.0.trim_matches('"').split_once('.')?;
+        id.parse::<QuestionId>().ok()?;
+        number.parse().ok()
     }
 
     /// The id as JSON text.

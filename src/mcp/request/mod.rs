@@ -91,6 +91,27 @@ impl Capabilities {
         })
     }
 
+    /// One bit per capability.
+    #[must_use]
+    pub fn to_bits(self) -> u8 {
+        let all =
+            [self.elicitation_form, self.elicitation_url, self.sampling, self.sampling_tools, self.roots];
+        all.iter().enumerate().map(|(place, on)| u8::from(*on) << place).sum()
+    }
+
+    /// The capabilities of these [bits](Self::to_bits).
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Self {
+        let on = |place: u8| bits & (1 << place) != 0;
+        Self {
+            elicitation_form: on(0),
+            elicitation_url: on(1),
+            sampling: on(2),
+            sampling_tools: on(3),
+            roots: on(4),
+        }
+    }
+
     /// The capability that a server request of this method and params needs, if this client lacks it.
     #[must_use]
     pub fn missing_for(self, method: &str, params: &Value) -> Option<Value> {

@@ -3,8 +3,16 @@
 //! A session belongs to the principal that opened it and holds what later requests lean on: the negotiated revision,
 //! what the client can do, its log level and subscriptions, and which requests are running. It holds no tenant, quota
 //! or policy state; those are looked up again for every request.
+//!
+//! Where there are other replicas, a session is written down in Redis, and each replica that serves one of its requests
+//! has a [`Session`] of its own for it: what runs there, and what was settled, which the others are told to read again
+//! when it changes (`across`). Without, the one session is all there is.
 
+mod across;
+mod outbound;
 mod questions;
+mod record;
+mod shared;
 mod streams;
 mod table;
 
@@ -28,12 +36,16 @@ use crate::credentials::CredentialRef;
 use crate::hooks::SessionInfo;
 use crate::id::SessionRowId;
 use crate::limits::Place;
+use crate::replicas::SessionName;
+use outbound::Outbound;
 use questions::Questions;
+use shared::Shared;
 use streams::Streams;
 
+pub use across::Settle;
 pub use questions::Question;
-pub use streams::{Attached, Heard};
-pub use table::{AT_ONCE, Sessions};
+pub use streams::Attached;
+pub use table::{AT_ONCE, Foundation, Sessions};
 
 /// Which transport a session lives on. An id of one is unknown to the other.
 pub use crate::telemetry::labels::Transport;
@@ -73,7 +85,7 @@ struct Inner {
 
 /// One session.
 pub struct Session {
-    /// The id on the wire: 256 random bits, and a secret.
+    /// The id on the wire: holds 256 bits that nobody can guess, and is a secret.
     pub id: Box<str>,
     /// The id in logs and in the history.
     pub row: SessionRowId,
@@ -85,8 +97,8 @@ pub struct Session {
     pub endpoint: Endpoint,
     /// When it was opened.
     pub opened_at: Timestamp,
-    /// Everything that the client is told (HTTP+SSE only).
-    pub outbound: Option<Arc<Feed>>,
+    /// Where the client is told everything (HTTP+SSE only).
+    outbound: Option<Outbound>,
     /// Messages of the client that are being worked on (HTTP+SSE only).
     pub work: TaskTracker,
     /// Fires when the session ends; its streams end with it.
@@ -95,7 +107,13 @@ pub struct Session {
     listeners_changed: Notify,
     next_feed: AtomicU64,
     store: Arc<Store>,
+    /// What is shared with other replicas, where there are any.
+    shared: Option<Arc<Shared>>,
+    /// Redis could not be told of the session when it was opened.
+    unsaved: AtomicBool,
     last_seen: AtomicI64,
+    /// When the other replicas were told last that it is in use.
+    told_at: AtomicI64,
     /// Something came after `initialize`.
     used: AtomicBool,
     requests: AtomicU32,
@@ -106,28 +124,25 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(
-        id: Box<str>,
-        opening: Opening,
-        place: Place,
-        store: Arc<Store>,
-        (now, monotonic): (Timestamp, i64),
-    ) -> Self {
-        let row = SessionRowId::new();
-        let feed = || Feed::kept(StreamId::Session(row), None, false, store.clone());
-        Self {
+    fn new(id: Box<str>, row: SessionRowId, opening: Opening, new: New, now: (Timestamp, i64)) -> Arc<Self> {
+        let New { place, store, shared } = new;
+        Arc::new_cyclic(|this| Self {
             id,
             row,
             transport: opening.transport,
             owner: opening.caller.principal().clone(),
             endpoint: opening.endpoint,
-            opened_at: now,
-            outbound: (opening.transport == Transport::Sse).then(feed),
+            opened_at: now.0,
+            outbound: (opening.transport == Transport::Sse)
+                .then(|| Outbound::new(this, row, &store, shared.as_ref())),
             work: TaskTracker::new(),
             closed: CancellationToken::new(),
             listeners_changed: Notify::new(),
             store,
-            last_seen: AtomicI64::new(monotonic),
+            shared,
+            unsaved: AtomicBool::new(false),
+            last_seen: AtomicI64::new(now.1),
+            told_at: AtomicI64::new(now.1),
             used: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             calls: AtomicU32::new(0),
@@ -141,8 +156,26 @@ impl Session {
                 questions: Questions::default(),
                 streams: Streams::default(),
             }),
-            place: Mutex::new(Some(place)),
-        }
+            place: Mutex::new(place),
+        })
+    }
+
+    /// What every replica knows it by.
+    #[must_use]
+    pub fn name(&self) -> SessionName {
+        SessionName { tenant: self.owner.tenant, row: self.row }
+    }
+
+    /// Where the client is told something, on the one stream that it has (HTTP+SSE only).
+    #[must_use]
+    pub fn speaker(&self) -> Option<Arc<Feed>> {
+        self.outbound.as_ref().map(Outbound::speaker)
+    }
+
+    /// What the client reads, where this replica holds it (HTTP+SSE only).
+    #[must_use]
+    pub fn held(&self) -> Option<Arc<Feed>> {
+        self.outbound.as_ref().and_then(Outbound::held)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -175,9 +208,19 @@ impl Session {
         self.inner().credential.clone()
     }
 
-    /// Takes over the newest credential of the owner: one that the session was opened with may run out.
-    pub fn renew(&self, credential: &CredentialRef) {
-        self.inner().credential = credential.clone();
+    /// Takes over the newest credential of the owner. Whether it is another one.
+    fn renew(&self, credential: &CredentialRef) -> bool {
+        let mut inner = self.inner();
+        let is_new = inner.credential != *credential;
+        if is_new {
+            inner.credential = credential.clone();
+        }
+        is_new
+    }
+
+    /// Whether something came after `initialize`.
+    fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Takes over what a (repeated) `initialize` settled.
@@ -243,11 +286,11 @@ impl Session {
         Ok(InFlight { session: self.clone(), id: id.clone() })
     }
 
-    /// `notifications/cancelled`. An unknown id is ignored, as the specification asks.
-    pub fn cancel(&self, id: &RequestId) {
-        if let Some(token) = self.inner().running.get(id) {
-            token.cancel();
-        }
+    /// Cancels a request that runs here. Whether there is one.
+    fn cancel(&self, id: &RequestId) -> bool {
+        let inner = self.inner();
+        let token = inner.running.get(id);
+        token.inspect(|token| token.cancel()).is_some()
     }
 
     /// Gives up everything that is in flight: nobody is left to be answered.
@@ -258,19 +301,30 @@ impl Session {
     /// A feed for the answer to this request, which the client can come back to once it is [kept](Self::keep).
     #[must_use]
     pub fn reply_feed(&self, request: &RequestId, revision: Revision) -> Arc<Feed> {
-        let id = StreamId::Reply(self.next_feed.fetch_add(1, Ordering::Relaxed));
+        let id = StreamId::Reply(self.next_feed());
         Feed::kept(id, Some(request.clone()), revision.has_polling(), self.store.clone())
     }
 
     /// A feed for a stream that carries notifications.
     #[must_use]
     pub fn listen_feed(&self) -> Arc<Feed> {
-        let id = StreamId::Listen(self.next_feed.fetch_add(1, Ordering::Relaxed));
+        let id = StreamId::Listen(self.next_feed());
         Feed::kept(id, None, false, self.store.clone())
+    }
+
+    /// A number that no other stream of the session has, at any replica.
+    fn next_feed(&self) -> u64 {
+        match &self.shared {
+            None => self.next_feed.fetch_add(1, Ordering::Relaxed),
+            Some(shared) => shared.next_feed(),
+        }
     }
 
     /// Keeps a feed, which is being read, for a client that comes back.
     pub fn keep(&self, feed: &Arc<Feed>) {
+        if let Some(shared) = &self.shared {
+            feed.mirror(shared.mirror(self.name(), feed), false);
+        }
         self.inner().streams.keep(feed);
     }
 
@@ -288,8 +342,8 @@ impl Session {
     /// Gives up what has been kept for `time`, in microseconds.
     fn age(&self, now: i64, time: i64) {
         self.inner().streams.age(now, time);
-        if let Some(outbound) = &self.outbound {
-            outbound.age(now, time);
+        if let Some(held) = self.held() {
+            held.age(now, time);
         }
     }
 
@@ -314,7 +368,7 @@ impl Session {
 
     /// Whether this is the session of an HTTP+SSE client that went away.
     fn is_orphan(&self) -> bool {
-        self.transport == Transport::Sse && self.inner().streams.were_left()
+        self.transport == Transport::Sse && self.inner().streams.were_left() && self.held().is_some()
     }
 
     /// Ends everything that hangs on the session.
@@ -323,7 +377,7 @@ impl Session {
         drop(self.place.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.cancel_all();
         if let Some(outbound) = &self.outbound {
-            outbound.end(None);
+            outbound.end();
         }
         let mut inner = self.inner();
         inner.streams.clear();
@@ -355,6 +409,13 @@ impl Drop for InFlight {
             inner.running.shrink_to_fit();
         }
     }
+}
+
+/// What a new session is given.
+struct New {
+    place: Option<Place>,
+    store: Arc<Store>,
+    shared: Option<Arc<Shared>>,
 }
 
 /// What is needed to open a session.

@@ -15,7 +15,7 @@ use crate::mcp::jsonrpc::RequestId;
 const MAX_QUESTIONS: usize = 64;
 
 /// `result` or `error` of a response, as raw JSON.
-type Answer = Result<Bytes, Bytes>;
+pub(super) type Answer = Result<Bytes, Bytes>;
 
 /// Questions that wait, by their ids.
 #[derive(Default)]
@@ -43,18 +43,19 @@ impl Session {
             let text = format!("a session has at most {MAX_QUESTIONS} questions open; answer some first");
             return Err(RpcError::new(code::LIMITED, 200, text));
         }
-        let id = RequestId::question(QuestionId::new());
+        let replica = self.shared.as_ref().map(|shared| shared.peers.replicas.me());
+        let id = RequestId::question(QuestionId::new(), replica);
         let (tell, answer) = oneshot::channel();
         waiting.insert(id.clone(), tell);
         Ok(Question { session: self.clone(), id, answer })
     }
 
-    /// Takes the client's answer to a question. One that nobody waits for is ignored.
-    pub fn answered(&self, id: &RequestId, answer: Answer) {
+    /// Takes the client's answer to a question that waits here; hands back one that nobody here waits for.
+    pub(super) fn answered(&self, id: &RequestId, answer: Answer) -> Result<(), Answer> {
         let waiting = self.inner().questions.0.remove(id);
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(answer);
-        }
+        let Some(waiting) = waiting else { return Err(answer) };
+        let _ = waiting.send(answer);
+        Ok(())
     }
 }
 

@@ -3,24 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::futures::Notified;
 
 use super::Session;
-use crate::mcp::bus::{Bus, Event};
-use crate::mcp::feed::{Feed, StreamId};
+use crate::id::ReplicaId;
+use crate::mcp::bus::{Bus, Change, Heard};
+use crate::mcp::feed::{Feed, Mirror, StreamId};
 
 /// Streams of one session that a client can come back to.
 const MAX_FEEDS: usize = 64;
-
-/// What a session hears of the bus.
-pub enum Heard {
-    /// This.
-    Event(Event),
-    /// Something that is no longer there to be heard.
-    Missed,
-}
+/// Streams of one session at other replicas that are remembered.
+const MAX_ELSEWHERE: usize = 64;
 
 /// The streams of one session.
 #[derive(Default)]
@@ -30,10 +23,12 @@ pub(super) struct Streams {
     /// Streams of any kind that are open.
     open: u32,
     next_listener: u32,
+    /// Streams that carry notifications at other replicas, as far as they are newer than those here were when they came.
+    elsewhere: Vec<(u32, ReplicaId)>,
     /// Oldest first. The time is that of the sweep which first found the feed idle.
     feeds: VecDeque<(Arc<Feed>, Option<i64>)>,
     /// The session's place on the bus, from its first stream on.
-    ear: Option<Receiver<Event>>,
+    heard: Option<u64>,
 }
 
 impl Streams {
@@ -91,9 +86,52 @@ impl Streams {
         }
     }
 
+    /// A stream that carries notifications was opened at another replica. Up to where the session has heard here.
+    pub(super) fn opened_elsewhere(&mut self, number: u32, replica: ReplicaId) -> Option<u64> {
+        self.elsewhere.push((number, replica));
+        if self.elsewhere.len() > MAX_ELSEWHERE {
+            self.elsewhere.remove(0);
+        }
+        self.heard
+    }
+
+    /// A stream at another replica is gone; there the session has heard up to this place.
+    pub(super) fn left_elsewhere(&mut self, number: u32, heard: u64) {
+        self.elsewhere.retain(|(other, _)| *other != number);
+        self.heard = self.heard.map(|here| here.max(heard));
+    }
+
+    /// All streams at this replica are gone.
+    pub(super) fn died(&mut self, replica: ReplicaId) {
+        self.elsewhere.retain(|(_, other)| *other != replica);
+    }
+
+    /// Takes out the feed of a stream that carries notifications, for another replica.
+    pub(super) fn take(&mut self, id: StreamId) -> Option<Arc<Feed>> {
+        let place = self.feeds.iter().position(|(feed, _)| feed.id() == Some(id))?;
+        self.feeds.remove(place).map(|(feed, _)| feed)
+    }
+
+    /// Up to where the session has heard, if it ever had a stream.
+    pub(super) fn heard(&self) -> Option<u64> {
+        self.heard
+    }
+
+    /// Writes what is kept down again.
+    pub(super) fn mirror_again(&self, mirror: impl Fn(&Feed) -> Mirror) {
+        for (feed, _) in &self.feeds {
+            feed.mirror(mirror(feed), false);
+        }
+    }
+
+    /// Whether something is kept for a client that comes back.
+    pub(super) fn keeps(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
     pub(super) fn clear(&mut self) {
         self.feeds = VecDeque::new();
-        self.ear = None;
+        self.heard = None;
     }
 }
 
@@ -108,23 +146,42 @@ impl Session {
     /// Notes an open stream.
     #[must_use]
     pub fn attach(self: &Arc<Self>) -> Attached {
-        self.inner().streams.open += 1;
+        self.opens(&mut self.inner().streams);
         Attached { session: self.clone(), listener: None }
     }
 
-    /// Notes an open stream that carries notifications; the session hears them from its first one on.
+    /// Notes an open stream that carries notifications; the session hears them from its first one on. `listener` is its
+    /// number, and up to where the session has heard, where other replicas may hold streams of the session.
     #[must_use]
-    pub fn listen(self: &Arc<Self>, bus: &Bus) -> Attached {
+    pub fn listen(self: &Arc<Self>, bus: &Bus, listener: Option<(u32, u64)>) -> Attached {
         let mut inner = self.inner();
         let streams = &mut inner.streams;
-        streams.open += 1;
-        let number = streams.next_listener;
-        streams.next_listener += 1;
+        self.opens(streams);
+        let number = match listener {
+            Some((number, heard)) => {
+                streams.heard = Some(streams.heard.unwrap_or(0).max(heard));
+                number
+            }
+            None => streams.next_listener,
+        };
+        streams.next_listener = number + 1;
         streams.listeners.push(number);
-        streams.ear.get_or_insert_with(|| bus.subscribe());
+        streams.heard.get_or_insert_with(|| bus.changes_from_now());
         drop(inner);
         self.listeners_changed.notify_waiters();
         Attached { session: self.clone(), listener: Some(number) }
+    }
+
+    fn opens(&self, streams: &mut Streams) {
+        streams.open += 1;
+        if streams.open == 1 {
+            self.tell_busy(true);
+        }
+    }
+
+    /// Wakes the streams here: which of them is the newest may be another one now.
+    pub(super) fn listeners_have_changed(&self) {
+        self.listeners_changed.notify_waiters();
     }
 }
 
@@ -132,21 +189,17 @@ impl Attached {
     /// What the session hears next, if there is something and this stream is the newest one: a message goes to one stream
     /// only (2025-11-25 "Multiple Connections").
     #[must_use]
-    pub fn hear(&self) -> Option<Heard> {
+    pub fn hear(&self, bus: &Bus) -> Option<Heard<Change>> {
         let mut inner = self.session.inner();
         let streams = &mut inner.streams;
-        if self.listener.is_none() || streams.listeners.last().copied() != self.listener {
+        let newest = streams.listeners.iter().max().copied();
+        if self.listener.is_none()
+            || newest != self.listener
+            || streams.elsewhere.iter().any(|(number, _)| Some(*number) > self.listener)
+        {
             return None;
         }
-        let ear = streams.ear.as_mut()?;
-        match ear.try_recv() {
-            Ok(event) => Some(Heard::Event(event)),
-            Err(TryRecvError::Lagged(_)) => {
-                *ear = ear.resubscribe();
-                Some(Heard::Missed)
-            }
-            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
-        }
+        bus.next_change(streams.heard.as_mut()?)
     }
 
     /// Returns when streams come or go, from this call on.
@@ -159,8 +212,14 @@ impl Drop for Attached {
     fn drop(&mut self) {
         let mut inner = self.session.inner();
         inner.streams.open -= 1;
+        if inner.streams.open == 0 {
+            self.session.tell_busy(false);
+        }
         if let Some(number) = self.listener {
             inner.streams.listeners.retain(|n| *n != number);
+            if let (Some(shared), Some(heard)) = (&self.session.shared, inner.streams.heard) {
+                shared.left(self.session.name(), number, heard);
+            }
         }
         drop(inner);
         self.session.listeners_changed.notify_waiters();

@@ -31,16 +31,16 @@ const LAST_EVENT: &str = "last-event-id";
 
 /// GET: the stream for what belongs to no request, or the rest of one that broke off. Only sessions have them;
 /// elsewhere it is 405, on which clients fall back.
-pub fn get(arrival: &Arrival) -> Response {
-    open(arrival).unwrap_or_else(|response| response)
+pub async fn get(arrival: &Arrival) -> Response {
+    open(arrival).await.unwrap_or_else(|response| response)
 }
 
-fn open(arrival: &Arrival) -> Answer {
+async fn open(arrival: &Arrival) -> Answer {
     let headers = &arrival.headers;
     let refuse = |error: RpcError| refusal(headers, &error);
     admit(arrival).map_err(|reached| limited_http(headers, reached))?;
     spoken_revision(arrival).map_err(refuse)?;
-    let session = session(arrival).map_err(refuse)?.ok_or_else(|| no_session(headers))?;
+    let session = session(arrival).await.map_err(refuse)?.ok_or_else(|| no_session(headers))?;
     if !Accepts::from(headers).stream {
         return Err(refuse(RpcError::new(code::HTTP, 406, "accept text/event-stream")));
     }
@@ -48,7 +48,10 @@ fn open(arrival: &Arrival) -> Answer {
     let place = place(arrival)?;
     let app = &arrival.app;
     let pace = Pace::of(app, session.revision());
-    let found = last.map(|last| (last, session.feed(last.stream)));
+    let found = match last {
+        Some(last) => Some((last, app.sessions.resume(&session, last.stream).await)),
+        None => None,
+    };
     if let Some((_, feed)) = &found {
         let outcome = if feed.is_some() { Resumption::Resumed } else { Resumption::Gone };
         app.metrics.streams_resumed.inc(outcome);
@@ -59,12 +62,12 @@ fn open(arrival: &Arrival) -> Answer {
             Ok(reading.respond(app, Stream::Response, (session.attach(), Arc::new(place))))
         }
         Some((EventId { stream: StreamId::Listen(_), seq }, Some(feed))) => {
-            Ok(Hearing::new(arrival, &session, feed, seq, pace).respond(Stream::Session, place))
+            Ok(Hearing::new(arrival, &session, feed, seq, pace).await.respond(Stream::Session, place))
         }
         None | Some((EventId { stream: StreamId::Listen(_), .. }, None)) => {
             let feed = session.listen_feed();
             let first = pace.first(&feed);
-            let mut hearing = Hearing::new(arrival, &session, feed.clone(), 0, pace);
+            let mut hearing = Hearing::new(arrival, &session, feed.clone(), 0, pace).await;
             session.keep(&feed);
             if last.is_some() {
                 // Whatever the stream said that is no longer known.
@@ -117,14 +120,16 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
-    pub(super) fn new(
+    pub(super) async fn new(
         arrival: &Arrival,
         session: &Arc<Session>,
         feed: Arc<Feed>,
         after: u64,
         pace: Pace,
     ) -> Self {
-        let attached = session.listen(&arrival.app.bus);
+        let bus = &arrival.app.bus;
+        let listener = arrival.app.sessions.listener(session, bus).await;
+        let attached = session.listen(bus, listener);
         let hearing = Self {
             first: None,
             session: session.clone(),
@@ -189,7 +194,7 @@ impl Hearing {
 
     /// Whether answers still come on this stream although Weir stops. Otherwise the credential is no longer good.
     fn drains(&self) -> bool {
-        self.notices.app().tasks.stopping().is_cancelled() && self.session.outbound.is_some()
+        self.notices.app().tasks.stopping().is_cancelled() && self.session.speaker().is_some()
     }
 }
 

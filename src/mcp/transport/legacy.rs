@@ -19,7 +19,7 @@ use crate::mcp::outlet::Outlet;
 use crate::mcp::request::{Capabilities, LogLevel, Params, Request};
 use crate::mcp::result::{Complete, CoreResult};
 use crate::mcp::revision::Revision;
-use crate::mcp::session::{Negotiated, Session};
+use crate::mcp::session::{Negotiated, Session, Settle};
 use crate::mcp::{Exchange, METHODS, capabilities};
 use crate::telemetry::labels::Era;
 
@@ -93,7 +93,7 @@ pub fn metric_name(method: &str) -> &str {
 }
 
 /// Answers a method that only this era has; `None` where the core must.
-pub fn own_method(
+pub async fn own_method(
     arrival: &Arrival,
     session: Option<&Arc<Session>>,
     method: &str,
@@ -101,24 +101,20 @@ pub fn own_method(
 ) -> Option<Result<CoreResult, RpcError>> {
     match method {
         "ping" => Some(Ok(Complete::new().into())),
-        "logging/setLevel" => Some(set_level(session, params)),
-        "resources/subscribe" => Some(subscribe(arrival, session, params)),
-        "resources/unsubscribe" => Some(params.uri.as_deref().map_or_else(
-            || Err(RpcError::invalid_params("params.uri is required")),
-            |uri| {
-                if let Some(session) = session {
-                    session.unsubscribe(uri);
-                }
-                Ok(Complete::new().into())
-            },
-        )),
+        "logging/setLevel" => Some(set_level(arrival, session, params).await),
+        "resources/subscribe" => Some(subscribe(arrival, session, params).await),
+        "resources/unsubscribe" => Some(unsubscribe(arrival, session, params).await),
         // Over a legacy connection the method does not exist; discovery proper is answered on `POST /mcp`.
         "server/discover" => Some(Err(RpcError::method_not_found(method, Revision::NEWEST_LEGACY))),
         _ => None,
     }
 }
 
-fn set_level(session: Option<&Arc<Session>>, params: &Params) -> Result<CoreResult, RpcError> {
+async fn set_level(
+    arrival: &Arrival,
+    session: Option<&Arc<Session>>,
+    params: &Params,
+) -> Result<CoreResult, RpcError> {
     #[derive(Deserialize)]
     struct SetLevel {
         level: String,
@@ -131,11 +127,25 @@ fn set_level(session: Option<&Arc<Session>>, params: &Params) -> Result<CoreResu
     })?;
     if let Some(session) = session {
         session.set_log_level(level);
+        arrival.app.sessions.settled(session, Settle::Level(level)).await;
     }
     Ok(Complete::new().into())
 }
 
-fn subscribe(
+async fn unsubscribe(
+    arrival: &Arrival,
+    session: Option<&Arc<Session>>,
+    params: &Params,
+) -> Result<CoreResult, RpcError> {
+    let uri = params.uri.as_deref().ok_or_else(|| RpcError::invalid_params("params.uri is required"))?;
+    if let Some(session) = session {
+        session.unsubscribe(uri);
+        arrival.app.sessions.settled(session, Settle::Unsubscribed(uri)).await;
+    }
+    Ok(Complete::new().into())
+}
+
+async fn subscribe(
     arrival: &Arrival,
     session: Option<&Arc<Session>>,
     params: &Params,
@@ -154,6 +164,7 @@ fn subscribe(
         return Err(RpcError::new(code, 200, "Resource not found").with_data(&json!({ "uri": uri })));
     }
     session.subscribe(uri)?;
+    arrival.app.sessions.settled(session, Settle::Subscribed(uri)).await;
     Ok(Complete::new().into())
 }
 
@@ -227,7 +238,8 @@ pub async fn answer_alone(
             return fail(reached.into());
         }
     };
-    if let Some(outcome) = own_method(arrival, lifted.session.as_ref(), &method, &lifted.params) {
+    let own = own_method(arrival, lifted.session.as_ref(), &method, &lifted.params).await;
+    if let Some(outcome) = own {
         return render(app, Dialect::Legacy, &id, &method, outcome);
     }
     let cancelled = tokio_util::sync::CancellationToken::new();

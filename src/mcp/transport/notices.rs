@@ -4,18 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::Arrival;
 use crate::app::App;
 use crate::caller::Caller;
+use crate::credentials::Change as CredentialChange;
 use crate::credentials::{CredentialRef, Refused};
 use crate::mcp::Endpoint;
-use crate::mcp::bus::{Bus, Changed, Event};
+use crate::mcp::bus::{Bus, Change, Changed, Heard};
 use crate::mcp::jsonrpc;
-use crate::mcp::session::{Attached, Heard};
+use crate::mcp::session::Attached;
 
 /// Something that a stream may have to pass on.
 pub enum Notice {
@@ -32,46 +31,25 @@ pub struct Notices {
     credential: CredentialRef,
     endpoint: Endpoint,
     ear: Ear,
+    /// The place on the bus up to which revocations were heard.
+    revocations: u64,
     /// When the credential is to be checked again. Set before the check is awaited: a stream may drop [`Notices::next`]
     /// for something else, and must not lose with it that it has to check.
     check_at: Option<Instant>,
 }
 
-/// Where events come from.
+/// Where changes come from.
 enum Ear {
     /// A place on the bus.
-    Own(Receiver<Event>),
+    Own(u64),
     /// The place of a session, for the newest of its streams.
     Session(Attached),
 }
 
-impl Ear {
-    /// The next event; nothing when there can be no more. Dropping the future loses nothing.
-    async fn next(&mut self, bus: &Bus) -> Option<Heard> {
-        match self {
-            Self::Own(events) => match events.recv().await {
-                Ok(event) => Some(Heard::Event(event)),
-                Err(RecvError::Lagged(_)) => {
-                    *events = events.resubscribe();
-                    Some(Heard::Missed)
-                }
-                Err(RecvError::Closed) => None,
-            },
-            Self::Session(attached) => loop {
-                let (rung, changed) = (bus.rung(), attached.listeners_changed());
-                tokio::pin!(rung, changed);
-                rung.as_mut().enable();
-                changed.as_mut().enable();
-                if let Some(heard) = attached.hear() {
-                    return Some(heard);
-                }
-                tokio::select! {
-                    () = rung => {}
-                    () = changed => {}
-                }
-            },
-        }
-    }
+/// Something on the bus.
+enum News {
+    Change(Heard<Change>),
+    Revocation(Heard<CredentialChange>),
 }
 
 /// How long until an unsure stream checks again.
@@ -80,7 +58,7 @@ const CHECK_AGAIN: Duration = Duration::from_secs(1);
 impl Notices {
     /// Listens from now on.
     pub fn subscribe(arrival: &Arrival) -> Self {
-        Self::through(arrival, Ear::Own(arrival.app.bus.subscribe()))
+        Self::through(arrival, Ear::Own(arrival.app.bus.changes_from_now()))
     }
 
     /// Listens for a session, where its last stream left off.
@@ -95,6 +73,7 @@ impl Notices {
             credential: arrival.credential.clone(),
             endpoint: arrival.endpoint.clone(),
             ear,
+            revocations: arrival.app.bus.revocations_from_now(),
             check_at: None,
         }
     }
@@ -107,7 +86,7 @@ impl Notices {
     /// The next notice; `None` when the stream must end, because Weir stops or the credential does.
     pub async fn next(&mut self) -> Option<Notice> {
         loop {
-            let heard = tokio::select! {
+            let news = tokio::select! {
                 biased;
                 () = self.app.tasks.stopping().cancelled() => return None,
                 () = reached(self.check_at) => {
@@ -115,29 +94,27 @@ impl Notices {
                     Box::pin(self.recheck()).await?;
                     continue;
                 }
-                heard = self.ear.next(&self.app.bus) => heard?,
+                news = hear(&self.app.bus, &mut self.ear, &mut self.revocations) => news,
                 () = expiry(&self.app, &self.caller), if self.check_at.is_none() => {
                     self.check_at = Some(Instant::now());
                     continue;
                 }
             };
-            match heard {
-                Heard::Event(Event::Changed { tenant, server, what }) => {
+            match news {
+                News::Change(Heard::News(Change { tenant, server, what })) => {
                     let mine = tenant.is_none_or(|t| t == self.caller.tenant());
                     let here = self.endpoint.0.as_ref().is_none_or(|s| *s == server);
                     if mine && here && self.caller.scopes().allows_server(&server) {
                         return Some(Notice::Changed(what));
                     }
                 }
-                Heard::Event(Event::Revoked(change)) => {
+                News::Change(Heard::Missed) => return Some(Notice::Missed),
+                News::Revocation(Heard::News(change)) => {
                     if change.concerns(self.caller.principal()) {
                         self.check_at = Some(Instant::now());
                     }
                 }
-                Heard::Missed => {
-                    self.check_at = Some(Instant::now());
-                    return Some(Notice::Missed);
-                }
+                News::Revocation(Heard::Missed) => self.check_at = Some(Instant::now()),
             }
         }
     }
@@ -153,6 +130,34 @@ impl Notices {
             Err(Refused::Invalid | Refused::Suspended { .. }) => return None,
         }
         Some(())
+    }
+}
+
+/// The next thing on the bus. Dropping the future loses nothing.
+async fn hear(bus: &Bus, ear: &mut Ear, revocations: &mut u64) -> News {
+    loop {
+        let mut rung = std::pin::pin!(bus.rung());
+        rung.as_mut().enable();
+        if let Some(revocation) = bus.next_revocation(revocations) {
+            return News::Revocation(revocation);
+        }
+        match ear {
+            Ear::Own(place) => match bus.next_change(place) {
+                Some(change) => return News::Change(change),
+                None => rung.await,
+            },
+            Ear::Session(attached) => {
+                let mut changed = std::pin::pin!(attached.listeners_changed());
+                changed.as_mut().enable();
+                if let Some(change) = attached.hear(bus) {
+                    return News::Change(change);
+                }
+                tokio::select! {
+                    () = rung => {}
+                    () = changed => {}
+                }
+            }
+        }
     }
 }
 

@@ -25,22 +25,22 @@ use crate::mcp::error::RpcError;
 use crate::mcp::feed::{EventId, StreamId, endpoint};
 use crate::mcp::jsonrpc::{Body, Malformed, Message};
 use crate::mcp::request::Params;
-use crate::mcp::session::{Negotiated, Opening, Session, Transport};
+use crate::mcp::session::{Negotiated, Opening, Session, Settle, Transport};
 use crate::telemetry::labels::{Era, Resumption, SessionEnd, Stream};
 
 /// `GET /sse`: opens a session and its stream, or brings back the stream of a session whose connection broke.
-pub fn connect(arrival: &Arrival) -> Response {
-    open(arrival).unwrap_or_else(|response| response)
+pub async fn connect(arrival: &Arrival) -> Response {
+    open(arrival).await.unwrap_or_else(|response| response)
 }
 
-fn open(arrival: &Arrival) -> Answer {
+async fn open(arrival: &Arrival) -> Answer {
     let app = &arrival.app;
     admit(arrival).map_err(|reached| limited_http(&arrival.headers, reached))?;
     let place = hearing::place(arrival)?;
-    let (session, after) = match left_behind(arrival) {
+    let (session, after) = match left_behind(arrival).await {
         Some(known) => {
             app.metrics.streams_resumed.inc(Resumption::Resumed);
-            known.0.renew(&arrival.credential);
+            app.sessions.renew(&known.0, &arrival.credential);
             known
         }
         None => {
@@ -51,19 +51,20 @@ fn open(arrival: &Arrival) -> Answer {
                 transport: Transport::Sse,
                 negotiated: Negotiated::default(),
             };
-            let opened = app.sessions.open(opening).map_err(|reached| {
+            let opened = app.sessions.open(opening).await.map_err(|reached| {
                 app.metrics.rate_limited.inc(reached.scope);
                 limited_http(&arrival.headers, reached)
             })?;
             (opened, 0)
         }
     };
-    let Some(feed) = session.outbound.clone() else { return Err(rpc_error(&RpcError::session_not_found())) };
+    let feed = app.sessions.come_home(&session).await;
+    let feed = feed.map_err(|_| rpc_error(&RpcError::session_not_found()))?;
     let path = match &arrival.endpoint.0 {
         None => "/messages".to_owned(),
         Some(server) => format!("/s/{server}/messages"),
     };
-    let mut hearing = Hearing::new(arrival, &session, feed, after, Pace::default());
+    let mut hearing = Hearing::new(arrival, &session, feed, after, Pace::default()).await;
     let id = EventId { stream: StreamId::Session(session.row), seq: after };
     let retry = run::retry_ms(app);
     hearing.first = Some(endpoint(id, retry, &format!("{path}?sessionId={}", session.id)));
@@ -73,11 +74,11 @@ fn open(arrival: &Arrival) -> Answer {
 
 /// The session that the client comes back to, and what it read there last. A browser's `EventSource` reconnects by itself
 /// and names the last event that had an id (HTML standard, "Server-sent events").
-fn left_behind(arrival: &Arrival) -> Option<(Arc<Session>, u64)> {
+async fn left_behind(arrival: &Arrival) -> Option<(Arc<Session>, u64)> {
     let EventId { stream: StreamId::Session(row), seq } = hearing::last_event(&arrival.headers).ok()?? else {
         return None;
     };
-    let session = arrival.app.sessions.left_behind(row, arrival.caller.principal())?;
+    let session = arrival.app.sessions.left_behind(row, arrival.caller.principal()).await?;
     (session.endpoint == arrival.endpoint).then_some((session, seq))
 }
 
@@ -112,15 +113,18 @@ async fn take(
     headers: HeaderMap,
     http_body: HttpBody,
 ) -> Answer {
-    let session = id
-        .and_then(|id| app.sessions.get(&id, Transport::Sse, None))
+    let known = match id {
+        Some(id) => app.sessions.get(&id, Transport::Sse, None).await,
+        None => None,
+    };
+    let session = known
         .filter(|session| session.endpoint == at)
         .ok_or_else(|| rpc_error(&RpcError::session_not_found()))?;
     let caller = match app.credentials.resolve_reference(&session.credential()).await {
         Ok(caller) => caller,
         Err(Refused::Unavailable) => return Err(rpc_error(&RpcError::unavailable())),
         Err(Refused::Invalid | Refused::Suspended { .. }) => {
-            app.sessions.close(&session, SessionEnd::Revoked);
+            app.sessions.close_everywhere(&session, SessionEnd::Revoked).await;
             return Err(rpc_error(&RpcError::session_not_found()));
         }
     };
@@ -154,10 +158,10 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
             let text = crate::mcp::jsonrpc::error_response(malformed.id.as_ref(), &malformed.error);
             say(&arrival.app, session, Some(text));
         }
-        Ok(Message::Response { id, outcome }) => session.answered(&id, outcome),
+        Ok(Message::Response { id, outcome }) => arrival.app.sessions.answered(session, &id, outcome),
         Ok(Message::Notification { method, params }) => {
             if &*method == "notifications/cancelled" {
-                cancel(session, params.as_ref());
+                cancel(&arrival.app, session, params.as_ref());
             }
         }
         Ok(Message::Request { id, method, params }) => {
@@ -176,11 +180,11 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
                         }
                     };
                     let finished = if &*method == "initialize" {
-                        settle(&arrival, &session, &id, &params)
+                        settle(&arrival, &session, &id, &params).await
                     } else {
                         let revision = session.negotiated().revision;
                         let lifted = Lifted { id, method, params, session: Some(session.clone()), revision };
-                        let feed = session.outbound.clone();
+                        let feed = session.speaker();
                         let line = feed.map(|feed| Line::new(&arrival, &session, feed));
                         answer_alone(&arrival, None, lifted, line.as_ref()).await
                     };
@@ -193,7 +197,7 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
 }
 
 /// `initialize`, which may come again on the same stream.
-fn settle(
+async fn settle(
     arrival: &Arrival,
     session: &Session,
     id: &crate::mcp::jsonrpc::RequestId,
@@ -210,14 +214,15 @@ fn settle(
         session.renegotiate(negotiated);
         result
     });
+    app.sessions.settled(session, Settle::Negotiated).await;
     render(app, Dialect::Legacy, id, "initialize", outcome)
 }
 
 /// Puts a message on the session's stream. A reader that is too far behind is cut off: dropping a response would
 /// leave its client waiting for ever.
-fn say(app: &App, session: &Session, text: Option<String>) {
-    let (Some(text), Some(outbound)) = (text, &session.outbound) else { return };
-    if outbound.must(&text).is_err() {
+fn say(app: &App, session: &Arc<Session>, text: Option<String>) {
+    let (Some(text), Some(speaker)) = (text, session.speaker()) else { return };
+    if speaker.must(&text).is_err() {
         app.sessions.close(session, SessionEnd::SlowReader);
     }
 }

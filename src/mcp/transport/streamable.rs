@@ -19,13 +19,14 @@ use super::refuse::{limited_http, refusal};
 use super::reply::{self, Dialect, empty, error_response, json_body, limited, render, rpc_error};
 use super::run::{self, Begun, Launch};
 use super::{Answer, Arrival, body, modern};
+use crate::app::App;
 use crate::limits::{Admission, Limited};
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed::Feed;
 use crate::mcp::jsonrpc::{self, Body, Malformed, Message, RequestId};
 use crate::mcp::request::Params;
 use crate::mcp::revision::Revision;
-use crate::mcp::session::{Opening, Session, Transport};
+use crate::mcp::session::{Opening, Session, Settle, Transport};
 use crate::telemetry::labels::{Era, SessionEnd};
 use crate::telemetry::traces;
 
@@ -54,7 +55,7 @@ pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
         (Err(response), Ok(_)) => Err(response),
         (Ok(Body::Batch(messages)), Ok(admission)) => batch(arrival, admission, messages).await,
         (Ok(Body::Single(Message::Request { id, method, params })), Ok(admission)) => {
-            match request(arrival, admission, id, method, params) {
+            match Box::pin(request(arrival, admission, id, method, params)).await {
                 Ok(Begun::Launched(launch)) => Ok(run::run(&app, launch).await),
                 Ok(Begun::Answered(response)) => Ok(response),
                 Err(response) => Err(response),
@@ -62,16 +63,16 @@ pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
         }
         // These are counted but never refused: a caller that is over its rate must still be able to cancel.
         (Ok(Body::Single(Message::Notification { method, params })), _) => {
-            notified(&arrival, &method, params.as_ref()).map(|()| empty(StatusCode::ACCEPTED))
+            notified(&arrival, &method, params.as_ref()).await.map(|()| empty(StatusCode::ACCEPTED))
         }
         (Ok(Body::Single(Message::Response { id, outcome })), _) => {
-            responded(&arrival, &id, outcome).map(|()| empty(StatusCode::ACCEPTED))
+            responded(&arrival, &id, outcome).await.map(|()| empty(StatusCode::ACCEPTED))
         }
     };
     answer.unwrap_or_else(|response| response)
 }
 
-fn request(
+async fn request(
     arrival: Arrival,
     admission: Admission,
     id: RequestId,
@@ -93,11 +94,11 @@ fn request(
         return Err(fail(&RpcError::new(code::HTTP, 406, text)));
     }
     if &*method == "initialize" {
-        return initialize(&arrival, admission, &id, &params).map(Begun::Answered);
+        return initialize(&arrival, admission, &id, &params).await.map(Begun::Answered);
     }
     let revision = header_revision(header).map_err(|e| fail(&e))?;
-    let session = session(&arrival).map_err(|e| fail(&e))?;
-    legacy(&arrival, admission, Lifted { id, method, params, session, revision }, accepts)
+    let session = session(&arrival).await.map_err(|e| fail(&e))?;
+    legacy(&arrival, admission, Lifted { id, method, params, session, revision }, accepts).await
 }
 
 /// Makes the request's span a child of the one that `_meta` names, where no header did (2026-07-28 "OpenTelemetry trace
@@ -111,7 +112,7 @@ fn continue_trace(arrival: &Arrival, params: &Params) {
     }
 }
 
-fn legacy(
+async fn legacy(
     arrival: &Arrival,
     admission: Admission,
     lifted: Lifted,
@@ -120,7 +121,8 @@ fn legacy(
     let app = &arrival.app;
     let id = lifted.id.clone();
     app.metrics.mcp_request(Era::Legacy, metric_name(&lifted.method));
-    if let Some(outcome) = own_method(arrival, lifted.session.as_ref(), &lifted.method, &lifted.params) {
+    let own = own_method(arrival, lifted.session.as_ref(), &lifted.method, &lifted.params).await;
+    if let Some(outcome) = own {
         let finished = render(app, Dialect::Legacy, &id, &lifted.method, outcome);
         let response = reply::finished_reply(app, finished, accepts);
         return Ok(Begun::Answered(reply::with_rate(response, Some(admission))));
@@ -146,14 +148,15 @@ fn legacy(
 }
 
 /// `initialize`: opens a session, or settles anew on the one that the request names.
-fn initialize(arrival: &Arrival, admission: Admission, id: &RequestId, params: &Params) -> Answer {
+async fn initialize(arrival: &Arrival, admission: Admission, id: &RequestId, params: &Params) -> Answer {
     let fail = |error: &RpcError| error_response(Some(id), error);
     let app = &arrival.app;
     app.metrics.mcp_request(Era::Legacy, "initialize");
     let negotiated = negotiate(params).map_err(|e| fail(&e))?;
-    let session = match session(arrival) {
+    let session = match session(arrival).await {
         Ok(Some(known)) => {
             known.renegotiate(negotiated.clone());
+            app.sessions.settled(&known, Settle::Negotiated).await;
             known
         }
         _ => app
@@ -165,6 +168,7 @@ fn initialize(arrival: &Arrival, admission: Admission, id: &RequestId, params: &
                 transport: Transport::Streamable,
                 negotiated: negotiated.clone(),
             })
+            .await
             .map_err(|reached| {
                 app.metrics.rate_limited.inc(reached.scope);
                 limited(Some(id), reached)
@@ -197,14 +201,14 @@ pub(super) fn spoken_revision(arrival: &Arrival) -> Result<Revision, RpcError> {
 ///
 /// # Errors
 /// 404 where there is no such session of this principal at this URL.
-pub(super) fn session(arrival: &Arrival) -> Result<Option<Arc<Session>>, RpcError> {
+pub(super) async fn session(arrival: &Arrival) -> Result<Option<Arc<Session>>, RpcError> {
     let Some(id) = single(&arrival.headers, SESSION)? else { return Ok(None) };
-    let known = arrival.app.sessions.get(id, Transport::Streamable, Some(arrival.caller.principal()));
+    let known = arrival.app.sessions.get(id, Transport::Streamable, Some(arrival.caller.principal())).await;
     let session = known
         .filter(|session| session.endpoint == arrival.endpoint)
         .ok_or_else(RpcError::session_not_found)?;
     if arrival.credential.runs_out() {
-        session.renew(&arrival.credential);
+        arrival.app.sessions.renew(&session, &arrival.credential);
     }
     Ok(Some(session))
 }
@@ -216,30 +220,30 @@ struct Cancelled<'a> {
 }
 
 /// `notifications/cancelled`; a malformed one is ignored ("Cancellation: Error Handling").
-pub(super) fn cancel(session: &Session, params: Option<&bytes::Bytes>) {
+pub(super) fn cancel(app: &App, session: &Session, params: Option<&bytes::Bytes>) {
     let wire = params.and_then(|raw| serde_json::from_slice::<Cancelled<'_>>(raw).ok());
     if let Some(id) = wire.and_then(|wire| RequestId::from_json(wire.request_id).ok()) {
-        session.cancel(&id);
+        app.sessions.cancel(session, &id);
     }
 }
 
-fn notified(arrival: &Arrival, method: &str, params: Option<&bytes::Bytes>) -> Result<(), Response> {
+async fn notified(arrival: &Arrival, method: &str, params: Option<&bytes::Bytes>) -> Result<(), Response> {
     let refuse = |error: RpcError| refusal(&arrival.headers, &error);
     let header = single(&arrival.headers, VERSION).map_err(refuse)?;
     if header.and_then(Revision::parse).is_some_and(Revision::is_modern) {
         return Ok(());
     }
     header_revision(header).map_err(refuse)?;
-    if let Some(session) = session(arrival).map_err(refuse)?
+    if let Some(session) = session(arrival).await.map_err(refuse)?
         && method == "notifications/cancelled"
     {
-        cancel(&session, params);
+        cancel(&arrival.app, &session, params);
     }
     Ok(())
 }
 
 /// A response of the client: the answer to a question of a running call. One that nobody waits for is ignored.
-fn responded(
+async fn responded(
     arrival: &Arrival,
     id: &RequestId,
     outcome: Result<bytes::Bytes, bytes::Bytes>,
@@ -250,8 +254,8 @@ fn responded(
             "2026-07-28 has no requests that clients answer; send the answers with the request that asked";
         return Err(refuse(RpcError::invalid_request(text)));
     }
-    if let Some(session) = session(arrival).map_err(refuse)? {
-        session.answered(id, outcome);
+    if let Some(session) = session(arrival).await.map_err(refuse)? {
+        arrival.app.sessions.answered(&session, id, outcome);
     }
     Ok(())
 }
@@ -259,7 +263,7 @@ fn responded(
 /// A batch: 2025-03-26 only. Answered as one array, in the order of the requests.
 async fn batch(arrival: Arrival, admission: Admission, messages: Vec<Result<Message, Malformed>>) -> Answer {
     let refuse = |error: RpcError| refusal(&arrival.headers, &error);
-    let session = session(&arrival).map_err(refuse)?;
+    let session = session(&arrival).await.map_err(refuse)?;
     let by_header = spoken_revision(&arrival).map_err(refuse)?;
     let revision = session.as_ref().map_or(by_header, |s| s.negotiated().revision);
     if !revision.has_batches() {
@@ -302,13 +306,13 @@ async fn element(
         Err(malformed) => Some(jsonrpc::error_response(malformed.id.as_ref(), &malformed.error)),
         Ok(Message::Response { id, outcome }) => {
             if let Some(session) = session {
-                session.answered(&id, outcome);
+                arrival.app.sessions.answered(session, &id, outcome);
             }
             None
         }
         Ok(Message::Notification { method, params }) => {
             if let (Some(session), "notifications/cancelled") = (session, &*method) {
-                cancel(session, params.as_ref());
+                cancel(&arrival.app, session, params.as_ref());
             }
             None
         }
@@ -334,15 +338,19 @@ pub(super) fn no_session(headers: &HeaderMap) -> Response {
 }
 
 /// DELETE: ends the session that the request names.
-pub fn delete(arrival: &Arrival) -> Response {
+pub async fn delete(arrival: &Arrival) -> Response {
     if let Err(reached) = admit(arrival) {
         return limited_http(&arrival.headers, reached);
     }
-    match spoken_revision(arrival).and_then(|_| session(arrival)) {
+    let found = match spoken_revision(arrival) {
+        Ok(_) => session(arrival).await,
+        Err(error) => Err(error),
+    };
+    match found {
         Err(error) => refusal(&arrival.headers, &error),
         Ok(None) => no_session(&arrival.headers),
         Ok(Some(session)) => {
-            arrival.app.sessions.close(&session, SessionEnd::Client);
+            arrival.app.sessions.close_everywhere(&session, SessionEnd::Client).await;
             empty(StatusCode::NO_CONTENT)
         }
     }

@@ -1,0 +1,629 @@
+//! Sessions across replicas: found wherever they are, ended everywhere at once, and told of by one replica to the others.
+//!
+//! What this replica knows of a session it may have heard late by a moment; whoever changes one waits until the others know.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::outbound::come_home;
+use super::questions::Answer;
+use super::record::{self, Record};
+use super::shared::{Busy, Fields, GONE_AT_ONCE, Opened, Shared};
+use super::table::TRIES;
+use super::{New, Opening, Session, Sessions};
+use crate::caller::{Caller, CallerData};
+use crate::credentials::CredentialRef;
+use crate::id::{ReplicaId, SessionRowId, TenantId};
+use crate::limits::{Limited, Scope};
+use crate::mcp::bus::Bus;
+use crate::mcp::feed::{Feed, Log, StreamId};
+use crate::mcp::jsonrpc::RequestId;
+use crate::mcp::request::LogLevel;
+use crate::redis::Down;
+use crate::replicas::{Envelope, Message, SessionName};
+use crate::telemetry::labels::SessionEnd;
+
+/// How often other replicas are told that a session is in use, in microseconds.
+const TELL_EVERY: i64 = 5_000_000;
+/// How often what ran out is looked for among all tenants, in seconds; one replica does it.
+const REAP_EVERY: u64 = 30;
+/// How long a tenant is looked at after it was noted last, in seconds.
+const NOTED_FOR: i64 = 86_400;
+/// How often a tenant is noted, in microseconds.
+pub(super) const NOTE_EVERY: i64 = 3_600_000_000;
+/// Longest that a message of another replica is worked on.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// What a session settles after it is open.
+pub enum Settle<'a> {
+    /// `initialize`, again or at last.
+    Negotiated,
+    /// `logging/setLevel`.
+    Level(LogLevel),
+    /// `resources/subscribe`.
+    Subscribed(&'a str),
+    /// `resources/unsubscribe`.
+    Unsubscribed(&'a str),
+}
+
+impl Session {
+    /// What is written down of it.
+    fn fields(&self) -> Fields {
+        let fixed = record::fixed(&self.owner, &self.endpoint, self.transport, self.opened_at);
+        let inner = self.inner();
+        let mut fields = vec![
+            (record::FIXED.to_owned(), fixed),
+            (record::NEGOTIATED.to_owned(), record::negotiated(&inner.negotiated)),
+            (record::CREDENTIAL.to_owned(), inner.credential.text()),
+        ];
+        if inner.log_level != LogLevel::Info {
+            fields.push((record::LEVEL.to_owned(), level_text(inner.log_level)));
+        }
+        let subscriptions = inner.subscriptions.iter();
+        fields.extend(subscriptions.map(|uri| (format!("{}{uri}", record::SUBSCRIPTION), String::new())));
+        if let Some(heard) = inner.streams.heard() {
+            fields.push((record::HEARD.to_owned(), heard.to_string()));
+        }
+        drop(inner);
+        if let (Some(shared), Some(_)) = (&self.shared, self.held()) {
+            fields.push((record::HOME.to_owned(), shared.peers.replicas.me().to_string()));
+        }
+        fields
+    }
+
+    /// Takes over what another replica has written down.
+    fn take_over(&self, record: Record) {
+        let mut inner = self.inner();
+        inner.negotiated = record.negotiated;
+        inner.credential = record.credential;
+        inner.log_level = record.level;
+        inner.subscriptions = record.subscriptions.into_iter().collect();
+        drop(inner);
+        if let Some(outbound) = &self.outbound {
+            outbound.is_at(record.home);
+        }
+    }
+
+    /// Tells the other replicas that streams are open here, or no longer.
+    pub(super) fn tell_busy(&self, is_busy: bool) {
+        if let Some(shared) = &self.shared
+            && !self.closed.is_cancelled()
+        {
+            let (time, busy) = if is_busy {
+                (shared.lives_for(self), Busy::For(shared.busy_for))
+            } else {
+                (shared.lives_for(self), Busy::NoLonger)
+            };
+            shared.touch_later(self.name(), time, busy);
+        }
+    }
+}
+
+fn level_text(level: LogLevel) -> String {
+    serde_json::to_value(level).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+impl Sessions {
+    /// Opens a session that all replicas share. Where Redis is away it is this replica's alone, and is written down when
+    /// Redis is there again.
+    pub(super) async fn open_shared(
+        &self,
+        shared: &Arc<Shared>,
+        opening: Opening,
+    ) -> Result<Arc<Session>, Limited> {
+        let tenant = opening.caller.tenant();
+        let row = SessionRowId::new();
+        let session = self.make(row, opening, None);
+        if let (Some(outbound), None) = (&session.outbound, session.held()) {
+            let feed = Feed::kept(StreamId::Session(row), None, false, session.store.clone());
+            feed.mirror(shared.mirror(session.name(), &feed), false);
+            outbound.begin(feed);
+        }
+        let fields = session.fields();
+        let limit = self.limits.config().tenant.sessions;
+        self.note_tenant(shared, tenant).await;
+        for _ in 0..TRIES {
+            let ttl = shared.lives_for(&session);
+            match shared.open(session.name(), ttl, limit, &fields).await {
+                Err(Down) => {
+                    let place = self.place(tenant)?;
+                    session.unsaved.store(true, Ordering::Relaxed);
+                    *session.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(place);
+                    return Ok(self.opened(session));
+                }
+                Ok((opened, gone)) => {
+                    self.ran_out(tenant, &gone);
+                    match opened {
+                        Opened::Yes => return Ok(self.opened(session)),
+                        Opened::Full(others) => {
+                            if !self.make_way(shared, tenant, &others).await {
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        session.end();
+        Err(Limited { scope: Scope::Sessions, limit, retry_after: Duration::from_secs(1) })
+    }
+
+    /// Ends the first of these that is not busy, as far as is known here. Whether there was one.
+    async fn make_way(&self, shared: &Arc<Shared>, tenant: TenantId, others: &[SessionRowId]) -> bool {
+        for row in others {
+            let name = SessionName { tenant, row: *row };
+            let known = self.at(name);
+            if known.as_ref().is_some_and(|session| session.is_busy()) {
+                continue;
+            }
+            return match known {
+                Some(session) => {
+                    self.close_everywhere(&session, SessionEnd::Evicted).await;
+                    true
+                }
+                None => match shared.close(name).await {
+                    Ok(was_open) => {
+                        if was_open {
+                            self.ended_elsewhere(name, SessionEnd::Evicted);
+                            let _ =
+                                shared.peers.post.tell_all_and_wait(Message::Closed { session: name }).await;
+                        }
+                        true
+                    }
+                    Err(Down) => false,
+                },
+            };
+        }
+        false
+    }
+
+    async fn note_tenant(&self, shared: &Shared, tenant: TenantId) {
+        let now = self.clock.monotonic_micros();
+        if self.is_to_note(tenant, now) {
+            let _ = shared.note_tenant(tenant, self.clock.now().as_seconds()).await;
+        }
+    }
+
+    /// The session of this name, read from Redis where it is not known here.
+    pub(super) async fn load(&self, name: SessionName) -> Option<Arc<Session>> {
+        if let Some(session) = self.at(name) {
+            return Some(session);
+        }
+        let shared = self.shared.as_ref()?;
+        let record = shared.load(name).await.ok()??;
+        let opening = Opening {
+            caller: placeholder(&record),
+            credential: record.credential.clone(),
+            endpoint: record.endpoint.clone(),
+            transport: record.transport,
+            negotiated: record.negotiated.clone(),
+        };
+        let session = self.make(name.row, opening, Some(record.opened_at));
+        session.used.store(true, Ordering::Relaxed);
+        session.take_over(record);
+        Some(self.keep_first(session))
+    }
+
+    /// Tells the other replicas that a session is in use, from time to time.
+    pub(super) fn tell_in_use(&self, session: &Session, was_used: bool) {
+        let Some(shared) = &session.shared else { return };
+        let now = self.clock.monotonic_micros();
+        let told = session.told_at.load(Ordering::Relaxed);
+        let every = TELL_EVERY.min(self.shortest() / 4);
+        if (!was_used || now - told >= every)
+            && session.told_at.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            shared.touch_later(session.name(), shared.lives_for(session), Busy::NotHere);
+        }
+    }
+
+    /// Ends a session at every replica, and returns when all know. Ending one twice is fine.
+    pub async fn close_everywhere(&self, session: &Arc<Session>, reason: SessionEnd) {
+        let Some(shared) = &self.shared else { return self.close_here(session, reason) };
+        if !self.forget(session) {
+            return;
+        }
+        let name = session.name();
+        let was_open = shared.close(name).await.unwrap_or(true);
+        if was_open {
+            self.ended(session, reason);
+            let _ = shared.peers.post.tell_all_and_wait(Message::Closed { session: name }).await;
+        } else {
+            self.used_here(session);
+        }
+    }
+
+    /// Writes down what a session settled, here and for every replica.
+    pub async fn settled(&self, session: &Session, what: Settle<'_>) {
+        let Some(shared) = &self.shared else { return };
+        let name = session.name();
+        let field = match what {
+            Settle::Negotiated => (record::NEGOTIATED.to_owned(), record::negotiated(&session.negotiated())),
+            Settle::Level(level) => (record::LEVEL.to_owned(), level_text(level)),
+            Settle::Subscribed(uri) => (format!("{}{uri}", record::SUBSCRIPTION), String::new()),
+            Settle::Unsubscribed(uri) => {
+                let _ = shared.unsettle(name, &format!("{}{uri}", record::SUBSCRIPTION)).await;
+                let _ = shared.peers.post.tell_all_and_wait(Message::Settled { session: name }).await;
+                return;
+            }
+        };
+        if shared.settle(name, &vec![field]).await.is_ok() {
+            let _ = shared.peers.post.tell_all_and_wait(Message::Settled { session: name }).await;
+        }
+    }
+
+    /// Takes over the newest credential of the owner, at every replica: one that the session was opened with may run out.
+    pub fn renew(&self, session: &Session, credential: &CredentialRef) {
+        if session.renew(credential)
+            && let Some(shared) = &self.shared
+        {
+            shared.write_later(session.name(), record::CREDENTIAL, &credential.text());
+        }
+    }
+
+    /// `notifications/cancelled`. An unknown id is ignored, as the specification asks.
+    pub fn cancel(&self, session: &Session, id: &RequestId) {
+        if session.cancel(id) {
+            return;
+        }
+        if let Some(shared) = &self.shared
+            && let Ok(request) = RawValue::from_string(id.as_json().to_owned())
+        {
+            shared.peers.courier.tell_all(Message::Cancel { session: session.name(), request });
+        }
+    }
+
+    /// Takes the client's answer to a question. One that nobody waits for is ignored.
+    pub fn answered(&self, session: &Session, id: &RequestId, answer: Answer) {
+        let Err(answer) = session.answered(id, answer) else { return };
+        let Some(shared) = &self.shared else { return };
+        let replicas = &shared.peers.replicas;
+        let asker = id.asker().and_then(|number| replicas.numbered(number));
+        let is_error = answer.is_err();
+        let value = match &answer {
+            Ok(value) | Err(value) => std::str::from_utf8(value).ok().map(str::to_owned),
+        };
+        let (Some(asker), Some(value)) = (asker.filter(|asker| *asker != replicas.me()), value) else {
+            return;
+        };
+        let (Ok(question), Ok(value)) =
+            (RawValue::from_string(id.as_json().to_owned()), RawValue::from_string(value))
+        else {
+            return;
+        };
+        let session = session.name();
+        shared.peers.courier.tell(asker, Message::Answer { session, question, is_error, value });
+    }
+
+    /// The number of a new stream that carries notifications, and up to where the session has heard, once the streams at
+    /// other replicas are silent. Nothing where there are no others.
+    pub async fn listener(&self, session: &Session, bus: &Bus) -> Option<(u32, u64)> {
+        let shared = self.shared.as_ref()?;
+        let name = session.name();
+        let (number, before) = shared.listen(name, bus.changes_from_now()).await.ok()?;
+        if number == 0 {
+            return None;
+        }
+        let _ = shared.peers.post.tell_all_and_wait(Message::Listening { session: name, number }).await;
+        let heard = shared.place(name).await.ok().flatten().unwrap_or(before);
+        Some((number, heard))
+    }
+
+    /// The stream that a client comes back to, from wherever it is.
+    pub async fn resume(&self, session: &Arc<Session>, id: StreamId) -> Option<Arc<Feed>> {
+        if let Some(feed) = session.feed(id) {
+            return Some(feed);
+        }
+        let shared = self.shared.as_ref()?;
+        let (name, stream) = (session.name(), id.to_string());
+        let take = Message::Take { session: name, stream: stream.as_str().into() };
+        shared.peers.post.tell_all_and_wait(take).await.ok()?;
+        let log = Log::read(&shared.peers.redis, name, &stream, None).await.ok()??;
+        let pauses = session.revision().has_polling();
+        match id {
+            StreamId::Reply(_) => {
+                let (speaker, last, ended) = (log.speaker, log.last, log.ended);
+                let feed = Feed::restored(id, log, pauses, session.store.clone());
+                feed.expect_reader();
+                shared.follow(name, stream, feed.clone(), (speaker, last, ended));
+                Some(feed)
+            }
+            StreamId::Listen(_) => {
+                let feed = Feed::restored(id, log, false, session.store.clone());
+                feed.mirror(shared.mirror(name, &feed), true);
+                session.keep_again(&feed);
+                Some(feed)
+            }
+            StreamId::Session(_) => None,
+        }
+    }
+
+    /// The stream of an HTTP+SSE session, once it is here.
+    ///
+    /// # Errors
+    /// [`Down`] where it cannot be had.
+    pub async fn come_home(&self, session: &Arc<Session>) -> Result<Arc<Feed>, Down> {
+        come_home(session).await
+    }
+
+    /// Hears what another replica says of sessions. Whether it was about them.
+    pub fn hear(self: &Arc<Self>, envelope: Envelope) {
+        let Some(shared) = self.shared.clone() else { return };
+        let me = shared.peers.replicas.me();
+        if let Some(session) = subject(&envelope.message).and_then(|name| self.at(name)) {
+            match &envelope.message {
+                Message::Closed { .. } if envelope.from != me => {
+                    if self.forget(&session) {
+                        self.used_here(&session);
+                    }
+                }
+                Message::Cancel { request, .. } => {
+                    if let Ok(id) = RequestId::from_json(request) {
+                        session.cancel(&id);
+                    }
+                }
+                Message::Answer { question, is_error, value, .. } => {
+                    if let Ok(id) = RequestId::from_json(question) {
+                        let value = bytes::Bytes::from(value.get().to_owned());
+                        let _ = session.answered(&id, if *is_error { Err(value) } else { Ok(value) });
+                    }
+                }
+                Message::Left { number, heard, .. } if envelope.from != me => {
+                    session.inner().streams.left_elsewhere(*number, *heard);
+                    session.listeners_have_changed();
+                }
+                Message::News { stream, .. } => shared.news(session.name(), stream),
+                _ => {}
+            }
+        }
+        let slow = matches!(
+            envelope.message,
+            Message::Settled { .. } | Message::Listening { .. } | Message::Take { .. } | Message::Say { .. }
+        );
+        if slow {
+            let sessions = self.clone();
+            shared.tasks.clone().spawn(async move {
+                sessions.hear_slowly(&shared, &envelope).await;
+                shared.peers.post.done(&envelope).await;
+            });
+        } else if envelope.ack.is_some() {
+            shared.tasks.clone().spawn(async move { shared.peers.post.done(&envelope).await });
+        }
+    }
+
+    /// What takes a look into Redis.
+    async fn hear_slowly(&self, shared: &Arc<Shared>, envelope: &Envelope) {
+        let Some(name) = subject(&envelope.message) else { return };
+        let from_other = envelope.from != shared.peers.replicas.me();
+        match &envelope.message {
+            Message::Say { text, must, .. } => self.said(name, text, *must).await,
+            Message::Settled { .. } if from_other => {
+                if let Some(session) = self.at(name)
+                    && let Ok(Some(record)) = shared.load(name).await
+                {
+                    session.take_over(record);
+                }
+            }
+            Message::Listening { number, .. } if from_other => {
+                let Some(session) = self.at(name) else { return };
+                let heard = session.inner().streams.opened_elsewhere(*number, envelope.from);
+                if let Some(heard) = heard {
+                    let _ = shared.heard(name, heard).await;
+                }
+            }
+            Message::Take { stream, .. } => {
+                let Some(session) = self.at(name) else { return };
+                if session.hand_over(stream, envelope.from, shared.peers.replicas.me()) {
+                    shared.peers.courier.flush(FLUSH).await;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A message for the client of an HTTP+SSE session whose stream should be here.
+    async fn said(&self, name: SessionName, text: &str, must: bool) {
+        let Some(session) = self.load(name).await else { return };
+        let Some(speaker) = session.speaker() else { return };
+        if !must {
+            speaker.say(text);
+        } else if speaker.must(text).is_err() {
+            self.close_everywhere(&session, SessionEnd::SlowReader).await;
+        }
+    }
+
+    /// A replica is dead: what it held of sessions is held by nobody.
+    pub fn replica_died(&self, replica: ReplicaId) {
+        for session in self.select(|_| true) {
+            session.inner().streams.died(replica);
+            session.listeners_have_changed();
+        }
+    }
+
+    /// Ends at this replica what has run out, and looks for what ran out everywhere.
+    pub async fn sweep_shared(&self) {
+        let Some(shared) = &self.shared else { return };
+        let now = self.clock.monotonic_micros();
+        for session in self.select(|_| true) {
+            self.sweep_one(shared, &session, now).await;
+        }
+        for tenant in self.tenants() {
+            self.reap(shared, tenant).await;
+        }
+        self.reap_all(shared).await;
+    }
+
+    async fn sweep_one(&self, shared: &Arc<Shared>, session: &Arc<Session>, now: i64) {
+        let quiet = now - session.last_seen.load(Ordering::Relaxed);
+        let time = self.time_of(session);
+        if session.is_orphan() {
+            if quiet > time {
+                self.close_everywhere(session, SessionEnd::Disconnected).await;
+            }
+        } else if session.is_busy() {
+            session.last_seen.store(now, Ordering::Relaxed);
+            let busy = Busy::For(shared.busy_for);
+            let is_open = shared.touch(session.name(), shared.lives_for(session), busy).await;
+            if is_open == Ok(false) && !session.unsaved.load(Ordering::Relaxed) && self.forget(session) {
+                self.used_here(session);
+            }
+        } else if quiet > time && !session.inner().streams.keeps() {
+            if session.unsaved.load(Ordering::Relaxed) {
+                self.close_here(session, SessionEnd::Idle);
+            } else if self.forget(session) {
+                // Others may use it still; whoever finds that it has run out says so.
+                self.used_here(session);
+            }
+        }
+    }
+
+    async fn reap(&self, shared: &Shared, tenant: TenantId) {
+        while let Ok(gone) = shared.reap(tenant).await {
+            let more = gone.len() == GONE_AT_ONCE;
+            self.ran_out(tenant, &gone);
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Looks at every tenant that has something in Redis, where no other replica did so just now.
+    async fn reap_all(&self, shared: &Shared) {
+        let redis = &shared.peers.redis;
+        let mut turn = redis::cmd("SET");
+        turn.arg(redis.keys().reaping()).arg(1).arg("NX").arg("EX").arg(REAP_EVERY);
+        if redis.run::<Option<String>>(&turn).await.ok().flatten().is_none() {
+            return;
+        }
+        let oldest = self.clock.now().as_seconds() - NOTED_FOR;
+        let mut old = redis::cmd("ZREMRANGEBYSCORE");
+        let _ = redis.run::<()>(old.arg(redis.keys().tenants()).arg("-inf").arg(oldest)).await;
+        let mut all = redis::cmd("ZRANGE");
+        let tenants: Vec<String> =
+            redis.run(all.arg(redis.keys().tenants()).arg(0).arg(-1)).await.unwrap_or_default();
+        for tenant in tenants.iter().filter_map(|text| text.parse().ok()) {
+            self.reap(shared, tenant).await;
+        }
+    }
+
+    /// These have run out, and nobody else says so.
+    fn ran_out(&self, tenant: TenantId, gone: &[SessionRowId]) {
+        for row in gone {
+            let name = SessionName { tenant, row: *row };
+            match self.at(name) {
+                Some(session) => {
+                    if self.forget(&session) {
+                        self.ended(&session, SessionEnd::Idle);
+                    }
+                }
+                None => self.ended_elsewhere(name, SessionEnd::Idle),
+            }
+            if let Some(shared) = &self.shared {
+                shared.peers.courier.tell_all(Message::Closed { session: name });
+            }
+        }
+    }
+
+    /// Redis is there again, or has lost its memory: what is known here is written down, and what others ended meanwhile is
+    /// dropped.
+    pub async fn write_again(&self, memory_lost: bool) {
+        let Some(shared) = &self.shared else { return };
+        for session in self.select(|_| true) {
+            let (name, time) = (session.name(), shared.lives_for(&session));
+            let unsaved = session.unsaved.load(Ordering::Relaxed);
+            if memory_lost || unsaved {
+                if shared.save(name, time, &session.fields()).await.is_err() {
+                    return;
+                }
+                session.unsaved.store(false, Ordering::Relaxed);
+                drop(session.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+                session.inner().streams.mirror_again(|feed| shared.mirror(name, feed));
+                if let Some(held) = session.held() {
+                    held.mirror(shared.mirror(name, &held), false);
+                }
+            } else if shared.touch(name, time, Busy::NotHere).await == Ok(false) && self.forget(&session) {
+                self.used_here(&session);
+            }
+        }
+    }
+}
+
+/// Which session a message is about.
+fn subject(message: &Message) -> Option<SessionName> {
+    match message {
+        Message::Closed { session }
+        | Message::Settled { session }
+        | Message::Cancel { session, .. }
+        | Message::Answer { session, .. }
+        | Message::Listening { session, .. }
+        | Message::Left { session, .. }
+        | Message::Take { session, .. }
+        | Message::News { session, .. }
+        | Message::Say { session, .. } => Some(*session),
+        Message::Hello
+        | Message::Died { .. }
+        | Message::Invalidated
+        | Message::Changed { .. }
+        | Message::Ack { .. } => None,
+    }
+}
+
+/// The owner, as far as a session must know: who it is.
+fn placeholder(record: &Record) -> Caller {
+    Caller::new(CallerData {
+        principal: record.owner.clone(),
+        tenant_name: String::new(),
+        plan: String::new(),
+        credential_name: String::new(),
+        scopes: crate::policy::Scopes::default(),
+        expires_at: None,
+    })
+}
+
+impl Session {
+    /// Hands a stream over to another replica. Whether it was here.
+    fn hand_over(&self, stream: &str, to: ReplicaId, me: ReplicaId) -> bool {
+        let Ok(id) = stream.parse::<StreamId>() else { return false };
+        match id {
+            StreamId::Session(_) => {
+                if let Some(outbound) = &self.outbound {
+                    outbound.taken(to, me);
+                }
+                true
+            }
+            _ if to == me => false,
+            StreamId::Reply(_) => {
+                let feed = self.feed(id);
+                feed.inspect(|feed| feed.read_at(to)).is_some()
+            }
+            StreamId::Listen(_) => {
+                let feed = self.inner().streams.take(id);
+                feed.inspect(|feed| feed.retire()).is_some()
+            }
+        }
+    }
+
+    /// Keeps a feed that came from another replica.
+    fn keep_again(&self, feed: &Arc<Feed>) {
+        self.inner().streams.keep(feed);
+    }
+}
+
+impl Sessions {
+    /// A session that nobody knows of yet.
+    pub(super) fn make(
+        &self,
+        row: SessionRowId,
+        opening: Opening,
+        opened_at: Option<crate::clock::Timestamp>,
+    ) -> Arc<Session> {
+        let tenant = opening.caller.tenant();
+        let id = self.sealer.session_id(tenant, row).into();
+        let new = New { place: None, store: self.store(tenant), shared: self.shared.clone() };
+        let at = (opened_at.unwrap_or_else(|| self.clock.now()), self.clock.monotonic_micros());
+        Session::new(id, row, opening, new, at)
+    }
+}
