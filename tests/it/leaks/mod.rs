@@ -12,6 +12,7 @@ use std::alloc::System;
 
 use futures_util::{StreamExt, stream};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use weir::mcp::bus::Changed;
 
 use crate::support::eventually;
 use ways::WAYS;
@@ -37,6 +38,9 @@ struct Heap {
     allocations: usize,
     bytes: usize,
 }
+
+/// Changes that fill the bus.
+const BUS: usize = 1024;
 
 impl Heap {
     fn now() -> Self {
@@ -83,7 +87,10 @@ async fn nothing_is_left_of_clients_that_leave_without_a_word() {
     let world = World::start().await;
     let app = world.gateway.app.clone();
     let (tasks, open) = (app.tasks.running(), sockets());
-    // What is there once and for all (pools, caches, tables at the size that they need) comes into being here.
+    // What is there once and for all (pools, caches, tables at the size that they need) comes into being here; so do the
+    // changes that the bus remembers.
+    let notifier = app.bus.notifier("lab".into());
+    (0..BUS).for_each(|n| notifier.changed(Changed::Resource(format!("lab://nobody/{n:01500}").into())));
     round(&world, tasks).await;
     let (heap, first) = (Heap::now(), world.counter.now().opened);
     while world.counter.now().opened - first < SESSIONS {
