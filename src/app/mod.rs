@@ -1,12 +1,11 @@
 //! The state of one Weir process: built once, passed to everything, documented field by field.
 
-mod peers;
+pub mod peers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -79,8 +78,6 @@ pub struct App {
     pub server_info: String,
     /// The other replicas, where Redis is configured.
     pub peers: Option<Arc<Peers>>,
-    /// A replica came or went.
-    hello: Notify,
     draining: AtomicBool,
 }
 
@@ -177,7 +174,6 @@ impl App {
             tasks: Tasks::new(),
             last_tasks,
             peers,
-            hello: Notify::new(),
             draining: AtomicBool::new(false),
             config,
             clock,

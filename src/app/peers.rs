@@ -17,6 +17,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long a start waits for Redis. After it this replica serves without, until Redis is there.
 const START: Duration = Duration::from_secs(3);
+/// How long a stop waits until the others have heard what is left to say.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Connects, where Redis is configured.
 ///
@@ -58,6 +60,16 @@ pub(super) fn spawn(app: &Arc<App>, peers: &Arc<Peers>) {
     tasks.spawn(stop.run_until_cancelled_owned(keep_lease(app.clone(), peers.clone())));
 }
 
+/// Leaves the others: nobody sends this replica anything more, what it was sent is heard, and what it has to say is said.
+pub async fn leave(app: &App) {
+    let Some(peers) = &app.peers else { return };
+    let _ = peers.replicas.leave().await;
+    let _ = peers.post.tell_all_and_wait(Message::Hello).await;
+    peers.post.catch_up().await;
+    app.sessions.leave();
+    peers.courier.flush(LAST_WORDS).await;
+}
+
 /// Renews the lease, also when somebody comes or goes.
 async fn keep_lease(app: Arc<App>, peers: Arc<Peers>) {
     let _ = peers.post.tell_all(Message::Hello).await;
@@ -69,7 +81,6 @@ async fn keep_lease(app: Arc<App>, peers: Arc<Peers>) {
         let back = tokio::select! {
             _ = timer.tick() => false,
             _ = connected.changed() => true,
-            () = app.hello.notified() => false,
         };
         match peers.replicas.beat().await {
             Ok(beat) => {
@@ -129,16 +140,15 @@ fn hear(app: &Arc<App>, heard: Heard) {
     };
     match envelope.message {
         Message::Hello => {
-            app.hello.notify_one();
             let peers = app.peers.clone();
             app.last_tasks.spawn(async move {
                 if let Some(peers) = peers {
+                    let _ = peers.replicas.look().await;
                     peers.post.done(&envelope).await;
                 }
             });
         }
         Message::Died { replica } => {
-            app.hello.notify_one();
             app.sessions.replica_died(replica);
         }
         Message::Ack { number } => {

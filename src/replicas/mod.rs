@@ -11,6 +11,7 @@ mod post;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub struct Replicas {
     lease: Duration,
     script: Script,
     view: RwLock<View>,
+    /// This replica has signed off.
+    left: AtomicBool,
 }
 
 impl Replicas {
@@ -97,7 +100,7 @@ impl Replicas {
     pub fn new(redis: Redis, lease: Duration) -> Self {
         let me = ReplicaId::new();
         let view = RwLock::new(View { live: Arc::from([me]), epoch: None });
-        Self { me, redis, lease, script: Script::new(BEAT), view }
+        Self { me, redis, lease, script: Script::new(BEAT), view, left: AtomicBool::new(false) }
     }
 
     /// This replica.
@@ -147,6 +150,9 @@ impl Replicas {
     /// # Errors
     /// [`Down`]; then everything stays as it was last heard.
     pub async fn beat(&self) -> Result<Beat, Down> {
+        if self.left.load(Ordering::Acquire) {
+            return Ok(Beat::default());
+        }
         let keys = self.redis.keys();
         let lease = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
         let mut call = self.script.key(keys.live());
@@ -154,13 +160,22 @@ impl Replicas {
         call.arg(self.me.to_string()).arg(lease).arg(ReplicaId::new().to_string()).arg(CLAIMS);
         let (known, epoch, live, dead): (bool, String, Vec<String>, Vec<String>) =
             self.redis.script(&call).await?;
-        let parse =
-            |ids: Vec<String>| ids.iter().filter_map(|id| id.parse().ok()).collect::<Vec<ReplicaId>>();
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let memory_lost = view.epoch.as_ref().is_some_and(|before| *before != epoch);
         view.epoch = Some(epoch);
-        view.live = parse(live).into();
-        Ok(Beat { lapsed: !known, memory_lost, dead: parse(dead) })
+        view.live = parse(&live).into();
+        Ok(Beat { lapsed: !known, memory_lost, dead: parse(&dead) })
+    }
+
+    /// Looks who lives, without a word of this replica.
+    ///
+    /// # Errors
+    /// [`Down`]; then everything stays as it was last heard.
+    pub async fn look(&self) -> Result<(), Down> {
+        let mut range = redis::cmd("ZRANGE");
+        let live: Vec<String> = self.redis.run(range.arg(self.redis.keys().live()).arg(0).arg(-1)).await?;
+        self.view.write().unwrap_or_else(PoisonError::into_inner).live = parse(&live).into();
+        Ok(())
     }
 
     /// Notes that nothing is left of what a dead replica held.
@@ -175,15 +190,17 @@ impl Replicas {
         self.redis.pipe(&pipeline).await
     }
 
-    /// Signs off: whatever this replica held has been given back.
+    /// Signs off: from the next look on nobody counts on this replica.
     ///
     /// # Errors
     /// [`Down`]; the lease then runs out by itself.
     pub async fn leave(&self) -> Result<(), Down> {
-        let keys = self.redis.keys();
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("ZREM").arg(keys.live()).arg(self.me.to_string()).ignore();
-        pipeline.cmd("DEL").arg(keys.to_one(self.me)).ignore();
-        self.redis.pipe(&pipeline).await
+        self.left.store(true, Ordering::Release);
+        let mut remove = redis::cmd("ZREM");
+        self.redis.run(remove.arg(self.redis.keys().live()).arg(self.me.to_string())).await
     }
+}
+
+fn parse(ids: &[String]) -> Vec<ReplicaId> {
+    ids.iter().filter_map(|id| id.parse().ok()).collect()
 }

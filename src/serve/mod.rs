@@ -29,7 +29,6 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::router;
 use crate::mcp::session::AT_ONCE;
-use crate::replicas::Message;
 use crate::telemetry::labels::SessionEnd;
 use peer::{Streams, Turn, Watched};
 
@@ -105,13 +104,13 @@ pub async fn run(app: Arc<App>, listeners: Listeners, shutdown: impl Future<Outp
     if tokio::time::timeout(limit, app.tasks.shut_down()).await.is_err() {
         tracing::warn!(left = app.tasks.running(), "the drain limit is over; cutting what still runs");
     }
-    for some in app.sessions.select(|_| true).chunks(AT_ONCE) {
-        some.iter().for_each(|session| app.sessions.close(session, SessionEnd::Shutdown));
-        app.usage.flush().await;
-    }
-    if let Some(peers) = &app.peers {
-        let _ = peers.replicas.leave().await;
-        let _ = peers.post.tell_all(Message::Hello).await;
+    if app.has_peers() {
+        crate::app::peers::leave(&app).await;
+    } else {
+        for some in app.sessions.select(|_| true).chunks(AT_ONCE) {
+            some.iter().for_each(|session| app.sessions.close(session, SessionEnd::Shutdown));
+            app.usage.flush().await;
+        }
     }
     app.last_tasks.shut_down().await;
     app.db.close().await;

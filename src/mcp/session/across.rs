@@ -355,10 +355,8 @@ impl Sessions {
         let me = shared.peers.replicas.me();
         if let Some(session) = subject(&envelope.message).and_then(|name| self.at(name)) {
             match &envelope.message {
-                Message::Closed { .. } if envelope.from != me => {
-                    if self.forget(&session) {
-                        self.used_here(&session);
-                    }
+                Message::Closed { .. } if envelope.from != me && self.forget(&session) => {
+                    self.used_here(&session);
                 }
                 Message::Cancel { request, .. } => {
                     if let Ok(id) = RequestId::from_json(request) {
@@ -432,6 +430,17 @@ impl Sessions {
             speaker.say(text);
         } else if speaker.must(text).is_err() {
             self.close_everywhere(&session, SessionEnd::SlowReader).await;
+        }
+    }
+
+    /// This replica stops; its sessions go on at others. Records what they carried here.
+    pub fn leave(&self) {
+        for session in self.select(|_| true) {
+            if session.unsaved.load(Ordering::Relaxed) {
+                self.close_here(&session, SessionEnd::Shutdown);
+            } else {
+                self.carried_here(&session);
+            }
         }
     }
 

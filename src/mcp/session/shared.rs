@@ -164,6 +164,9 @@ pub(super) enum Opened {
     Full(Vec<SessionRowId>),
 }
 
+/// What rings when a stream, of a session, says more.
+type Followed = HashMap<(SessionRowId, Box<str>), Arc<Notify>>;
+
 /// The scripts, and who shares.
 pub(super) struct Shared {
     pub(super) peers: Arc<Peers>,
@@ -173,7 +176,7 @@ pub(super) struct Shared {
     pub(super) busy_for: Duration,
     next_feed: AtomicU32,
     /// Streams of calls at other replicas that are read on here.
-    followed: Mutex<HashMap<(SessionRowId, Box<str>), Arc<Notify>>>,
+    followed: Mutex<Followed>,
     open: Script,
     save: Script,
     touch: Script,
@@ -243,7 +246,7 @@ impl Shared {
         Mirror::new(&self.peers, name, stream, self.times.replay)
     }
 
-    fn followed(&self) -> MutexGuard<'_, HashMap<(SessionRowId, Box<str>), Arc<Notify>>> {
+    fn followed(&self) -> MutexGuard<'_, Followed> {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -287,7 +290,7 @@ impl Shared {
                 }
                 // Looked at once more after the death: the last word may have come before it.
                 let was_dead = dead;
-                dead = !speaker.is_some_and(|number| shared.peers.replicas.numbered(number).is_some());
+                dead = speaker.is_none_or(|number| shared.peers.replicas.numbered(number).is_none());
                 if was_dead || !dead {
                     let _ = tokio::time::timeout(LOOK, bell.notified()).await;
                 }

@@ -354,6 +354,11 @@ impl Sessions {
     /// Records what a session did here that was ended at another replica, and ends it here.
     pub(super) fn used_here(&self, session: &Session) {
         session.end();
+        self.carried_here(session);
+    }
+
+    /// Records what a session carried here, and nothing of its end.
+    pub(super) fn carried_here(&self, session: &Session) {
         self.journal.session_used(session);
     }
 

@@ -91,7 +91,8 @@ async fn every_message_may_go_to_another_replica() {
         let mut asking = session.draft_call("asks", &json!({ "topic": "tea" })).stream().await;
         let question = asking.message().await;
         assert_eq!(question["method"], "elicitation/create");
-        let (since, given) = (Instant::now(), json!({ "action": "accept", "content": { "opinion": "warm" } }));
+        let (since, given) =
+            (Instant::now(), json!({ "action": "accept", "content": { "opinion": "warm" } }));
         assert_eq!(session.at(&c).answer(&question, "result", given).await.status, 202);
         let last = asking.message().await;
         took.note("an answer to a question", since);
@@ -224,7 +225,8 @@ async fn what_a_replica_said_before_it_was_killed_is_kept() {
     let mut cluster = Cluster::start().await;
     let [a, b, c] = cluster.doors().try_into().expect("three replicas");
     let key = cluster.caller().await;
-    let (left, moved) = (Legacy::open(&a, &key, "2025-11-25").await, Legacy::open(&b, &key, "2025-11-25").await);
+    let (left, moved) =
+        (Legacy::open(&a, &key, "2025-11-25").await, Legacy::open(&b, &key, "2025-11-25").await);
 
     // One call is left by its client, another is read on elsewhere when its replica dies.
     let mut events = count(&left, 1000, 50).set("/id", json!("left")).stream().await;
