@@ -149,7 +149,13 @@ fn hear(app: &Arc<App>, heard: Heard) {
             });
         }
         Message::Died { replica } => {
-            app.sessions.replica_died(replica);
+            let app = app.clone();
+            app.clone().last_tasks.spawn(async move {
+                if let Some(peers) = &app.peers {
+                    let _ = peers.replicas.look().await;
+                }
+                app.sessions.replica_died(replica).await;
+            });
         }
         Message::Ack { number } => {
             if let Some(peers) = &app.peers {

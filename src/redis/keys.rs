@@ -42,6 +42,12 @@ impl Keys {
         self.of_tenant(tenant, "busy")
     }
 
+    /// The requests of an HTTP+SSE session that run, with the numbers of their replicas (hash).
+    #[must_use]
+    pub fn running(&self, tenant: TenantId, session: SessionRowId) -> String {
+        self.of_tenant(tenant, format_args!("{session}:running"))
+    }
+
     /// What a stream of a session said (stream).
     #[must_use]
     pub fn feed(&self, tenant: TenantId, session: SessionRowId, stream: impl Display) -> String {

@@ -142,25 +142,24 @@ impl Post {
     /// Tells every replica, and waits until those that live, this one included, are done with it, for a quarter of a second
     /// at most: one that is stuck holds nobody up for longer.
     ///
+    /// Returns who is not done.
+    ///
     /// # Errors
     /// [`Down`]: nobody was told.
-    pub async fn tell_all_and_wait(&self, message: Message) -> Result<(), Down> {
-        let me = self.replicas.me();
-        let left: HashSet<_> =
-            self.replicas.live().iter().copied().filter(|replica| *replica != me).collect();
-        if left.is_empty() {
-            return self.tell_all(message).await;
-        }
+    pub async fn tell_all_and_wait(&self, message: Message) -> Result<Vec<ReplicaId>, Down> {
+        let left: HashSet<_> = self.replicas.live().iter().copied().collect();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (done, all_done) = oneshot::channel();
         self.waiting().insert(number, Waiting { left, done });
-        let text = self.text(message, Some(number))?;
-        let sent = self.send_all(text).await;
+        let sent = match self.text(message, Some(number)) {
+            Ok(text) => self.send_all(text).await,
+            Err(Down) => Err(Down),
+        };
         if sent.is_ok() {
             let _ = tokio::time::timeout(ACK, all_done).await;
         }
-        self.waiting().remove(&number);
-        sent
+        let silent = self.waiting().remove(&number).map(|waiting| waiting.left.into_iter().collect());
+        sent.map(|()| silent.unwrap_or_default())
     }
 
     /// Tells one replica.
@@ -191,15 +190,31 @@ impl Post {
         }
     }
 
+    /// Takes from what a dead replica was told, and has not read, the messages for which `wanted` holds.
+    pub async fn take_left(&self, dead: ReplicaId, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
+        let key = self.redis.keys().to_one(dead);
+        let mut range = redis::cmd("XRANGE");
+        range.arg(&key).arg("-").arg("+").arg("COUNT").arg(WAITING);
+        let reply: StreamRangeReply = self.redis.run(&range).await.unwrap_or_default();
+        let mut taken = Vec::new();
+        for entry in reply.ids {
+            let Some(envelope) = read(&entry).filter(|envelope| wanted(&envelope.message)) else { continue };
+            let mut delete = redis::cmd("XDEL");
+            if self.redis.run::<u32>(delete.arg(&key).arg(&entry.id)).await == Ok(1) {
+                taken.push(envelope.message);
+            }
+        }
+        taken
+    }
+
     /// What a dead replica was told and has not read.
     pub async fn left_for(&self, dead: ReplicaId) -> Vec<Envelope> {
         let mut range = redis::cmd("XRANGE");
         range.arg(self.redis.keys().to_one(dead)).arg("-").arg("+").arg("COUNT").arg(WAITING);
         let reply: StreamRangeReply = self.redis.run(&range).await.unwrap_or_default();
-        let parse = |entry: &StreamId| serde_json::from_slice(&entry.get::<Vec<u8>>("m")?).ok();
-        let envelopes = reply.ids.iter().filter_map(parse);
+        let envelopes = reply.ids.iter().filter_map(read);
         // Nobody waits for an answer that the dead one would have given.
-        envelopes.map(|envelope: Envelope| Envelope { ack: None, ..envelope }).collect()
+        envelopes.map(|envelope| Envelope { ack: None, ..envelope }).collect()
     }
 
     /// Takes note that another replica is done.
@@ -309,6 +324,10 @@ impl Post {
         let reply: StreamRangeReply = look.query_async(connection).await.map_err(|_| ())?;
         Ok(!reply.ids.is_empty())
     }
+}
+
+fn read(entry: &StreamId) -> Option<Envelope> {
+    serde_json::from_slice(&entry.get::<Vec<u8>>("m")?).ok()
 }
 
 /// The id after this one.

@@ -165,7 +165,7 @@ async fn what_is_told_arrives_in_order_and_is_acknowledged() {
             }
             tokio::task::yield_now().await;
         }
-        assert_eq!(waiting.await.expect("no panic"), Ok(()));
+        assert_eq!(waiting.await.expect("no panic"), Ok(Vec::new()), "nobody was silent");
         tasks.shut_down().await;
     })
     .await;

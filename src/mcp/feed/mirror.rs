@@ -10,6 +10,7 @@ use bytes::Bytes;
 use redis::Pipeline;
 use redis::streams::{StreamInfoStreamReply, StreamRangeReply};
 
+use super::Event;
 use crate::id::ReplicaId;
 use crate::mcp::jsonrpc::RequestId;
 use crate::redis::{Down, Redis};
@@ -36,6 +37,8 @@ pub struct Log {
     pub events: Vec<(u64, Bytes)>,
     /// The number of the event that was said last, as far as that is known.
     pub last: u64,
+    /// The place on the bus up to which its events tell of changes.
+    pub place: Option<u64>,
     /// Nothing more will be said.
     pub ended: bool,
 }
@@ -77,11 +80,16 @@ impl Mirror {
         self.send(pipeline, request.len());
     }
 
-    /// Writes an event down, and tells the replica that reads on.
-    pub(super) fn event(&self, seq: u64, frame: &Bytes, reader: Option<ReplicaId>) {
-        let mut pipeline = redis::pipe();
-        self.add(&mut pipeline, &format!("1-{seq}"), &[("f", frame)]);
-        self.send(pipeline, frame.len());
+    /// Writes an event down, with the place on the bus that it tells of, and tells the replica that reads on.
+    pub(super) fn event(&self, event: &Event, reader: Option<ReplicaId>) {
+        let (mut pipeline, id) = (redis::pipe(), format!("1-{}", event.seq));
+        match event.place {
+            None => self.add(&mut pipeline, &id, &[("f", &event.frame)]),
+            Some(place) => {
+                self.add(&mut pipeline, &id, &[("f", &event.frame), ("p", place.to_string().as_bytes())]);
+            }
+        }
+        self.send(pipeline, event.frame.len());
         self.news(reader);
     }
 
@@ -152,6 +160,7 @@ impl Log {
                 Some(("1", seq)) => {
                     if let (Ok(seq), Some(frame)) = (seq.parse(), entry.get::<Vec<u8>>("f")) {
                         log.last = seq;
+                        log.place = log.place.max(entry.get::<u64>("p"));
                         log.events.push((seq, frame.into()));
                     }
                 }

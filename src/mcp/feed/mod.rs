@@ -50,6 +50,8 @@ pub enum Undeliverable {
 struct Event {
     seq: u64,
     frame: Bytes,
+    /// The place on the bus of the change that it tells of.
+    place: Option<u64>,
 }
 
 #[derive(Default)]
@@ -159,7 +161,7 @@ impl Feed {
                 state.read = seq - 1;
             }
             state.last = seq;
-            self.hold(state, frame);
+            self.hold(state, Event { seq, frame, place: None });
         }
         state.last = state.last.max(log.last);
         state.ended |= log.ended;
@@ -170,7 +172,7 @@ impl Feed {
         let mut state = self.state();
         if !came_from_there {
             mirror.begin(self.request());
-            state.events.iter().for_each(|event| mirror.event(event.seq, &event.frame, None));
+            state.events.iter().for_each(|event| mirror.event(event, None));
             if state.ended {
                 mirror.end(state.last, None);
             }
@@ -223,7 +225,7 @@ impl Feed {
         let room = self.store().map_or(ROOM_BYTES, |store| store.per_session());
         let taken = !state.ended && state.waiting() < ROOM && state.bytes <= room;
         if taken {
-            self.push(&mut state, json);
+            self.push(&mut state, json, None);
         }
         drop(state);
         self.told();
@@ -235,6 +237,14 @@ impl Feed {
     /// # Errors
     /// [`Undeliverable`] where nobody would ever read it, or the reader is too far behind.
     pub fn must(&self, json: &str) -> Result<(), Undeliverable> {
+        self.must_of(json, None)
+    }
+
+    /// Says what must arrive, and tells of the change at this place on the bus.
+    ///
+    /// # Errors
+    /// As [`Feed::must`].
+    pub fn must_of(&self, json: &str, place: Option<u64>) -> Result<(), Undeliverable> {
         if let Some(relay) = &self.relay {
             return relay.must(json);
         }
@@ -247,7 +257,7 @@ impl Feed {
         if state.waiting() >= MAX_WAITING || (state.waiting() > 0 && state.bytes > limit) {
             return Err(Undeliverable::Full);
         }
-        self.push(&mut state, json);
+        self.push(&mut state, json, place);
         drop(state);
         self.told();
         Ok(())
@@ -257,7 +267,7 @@ impl Feed {
     pub fn end(self: &Arc<Self>, json: Option<&str>) {
         let mut state = self.state();
         if let (Some(json), false) = (json, state.ended) {
-            self.push(&mut state, json);
+            self.push(&mut state, json, None);
         }
         if let (Some(mirror), false) = (&state.mirror, state.ended) {
             mirror.end(state.last, state.followed_by);
@@ -297,10 +307,7 @@ impl Feed {
 
     /// Whoever spoke is dead: the request that the feed answers is answered for, and nothing more is said.
     pub fn abandon(self: &Arc<Self>) {
-        let answer = self.request().map(|request| {
-            let text = "the gateway's process that worked on this request is gone; send the request again";
-            jsonrpc::error_response(Some(request), &RpcError::new(code::GONE, 200, text))
-        });
+        let answer = self.request().map(lost);
         self.end(answer.as_deref());
     }
 
@@ -389,28 +396,28 @@ impl Feed {
         }
     }
 
-    fn push(&self, state: &mut State, json: &str) {
+    fn push(&self, state: &mut State, json: &str, place: Option<u64>) {
         state.last += 1;
         let seq = state.last;
         let id = self.kept.as_ref().map(|kept| EventId { stream: kept.id, seq });
-        let frame = event::frame(id, json);
+        let event = Event { seq, frame: event::frame(id, json), place };
         if let Some(mirror) = &state.mirror {
-            mirror.event(seq, &frame, state.followed_by);
+            mirror.event(&event, state.followed_by);
         }
         if state.followed_by.is_some() {
             // The replica that reads it takes it from the mirror.
             state.read = seq;
         }
-        self.hold(state, frame);
+        self.hold(state, event);
     }
 
     /// Keeps the newest event.
-    fn hold(&self, state: &mut State, frame: Bytes) {
-        state.bytes += frame.len();
+    fn hold(&self, state: &mut State, event: Event) {
+        state.bytes += event.frame.len();
         if let Some(store) = self.store() {
-            store.add(frame.len());
+            store.add(event.frame.len());
         }
-        state.events.push_back(Event { seq: state.last, frame });
+        state.events.push_back(event);
         self.trim(state);
     }
 
@@ -488,6 +495,13 @@ impl Feed {
         let error = RpcError::new(code::GONE, 200, text);
         Some(event::frame(None, &jsonrpc::error_response(Some(request), &error)))
     }
+}
+
+/// The answer to a request whose replica is dead.
+#[must_use]
+pub fn lost(request: &RequestId) -> String {
+    let text = "the gateway's process that worked on this request is gone; send the request again";
+    jsonrpc::error_response(Some(request), &RpcError::new(code::GONE, 200, text))
 }
 
 impl State {

@@ -332,6 +332,7 @@ impl Sessions {
                 Some(feed)
             }
             StreamId::Listen(_) => {
+                session.has_heard(log.place);
                 let feed = Feed::restored(id, log, false, session.store.clone());
                 feed.mirror(shared.mirror(name, &feed), true);
                 session.keep_again(&feed);
@@ -374,6 +375,8 @@ impl Sessions {
                     session.listeners_have_changed();
                 }
                 Message::News { stream, .. } => shared.news(session.name(), stream),
+                // Here, and not in a task of its own: the order matters.
+                Message::Say { text, must, .. } => return self.said(&session, text, *must),
                 _ => {}
             }
         }
@@ -393,11 +396,15 @@ impl Sessions {
     }
 
     /// What takes a look into Redis.
-    async fn hear_slowly(&self, shared: &Arc<Shared>, envelope: &Envelope) {
+    async fn hear_slowly(self: &Arc<Self>, shared: &Arc<Shared>, envelope: &Envelope) {
         let Some(name) = subject(&envelope.message) else { return };
         let from_other = envelope.from != shared.peers.replicas.me();
         match &envelope.message {
-            Message::Say { text, must, .. } => self.said(name, text, *must).await,
+            Message::Say { text, must, .. } => {
+                if let Some(session) = self.load(name).await {
+                    self.said(&session, text, *must);
+                }
+            }
             Message::Settled { .. } if from_other => {
                 if let Some(session) = self.at(name)
                     && let Ok(Some(record)) = shared.load(name).await
@@ -414,6 +421,9 @@ impl Sessions {
             }
             Message::Take { stream, .. } => {
                 let Some(session) = self.at(name) else { return };
+                if from_other {
+                    shared.unfollow(name, stream);
+                }
                 if session.hand_over(stream, envelope.from, shared.peers.replicas.me()) {
                     shared.peers.courier.flush(FLUSH).await;
                 }
@@ -423,13 +433,12 @@ impl Sessions {
     }
 
     /// A message for the client of an HTTP+SSE session whose stream should be here.
-    async fn said(&self, name: SessionName, text: &str, must: bool) {
-        let Some(session) = self.load(name).await else { return };
+    fn said(self: &Arc<Self>, session: &Arc<Session>, text: &str, must: bool) {
         let Some(speaker) = session.speaker() else { return };
         if !must {
             speaker.say(text);
         } else if speaker.must(text).is_err() {
-            self.close_everywhere(&session, SessionEnd::SlowReader).await;
+            self.close(session, SessionEnd::SlowReader);
         }
     }
 
@@ -444,12 +453,25 @@ impl Sessions {
         }
     }
 
-    /// A replica is dead: what it held of sessions is held by nobody.
-    pub fn replica_died(&self, replica: ReplicaId) {
+    /// A replica is dead: what it held of sessions is held by nobody, and the clients of HTTP+SSE whose streams are here are
+    /// told which of their requests died with it.
+    pub async fn replica_died(&self, replica: ReplicaId) {
         for session in self.select(|_| true) {
             session.inner().streams.died(replica);
             session.listeners_have_changed();
+            if let (Some(held), Some(shared)) = (session.held(), &self.shared) {
+                shared.answer_for_the_dead(session.name(), &held).await;
+            }
         }
+    }
+
+    /// Writes down that a request of an HTTP+SSE session runs here, until what is returned is dropped: if this replica
+    /// dies, another one answers.
+    #[must_use]
+    pub fn runs_here(&self, session: &Session, id: &RequestId) -> Option<Running> {
+        let shared = self.shared.as_ref()?;
+        shared.runs(session.name(), id, true);
+        Some(Running { shared: shared.clone(), session: session.name(), id: id.clone() })
     }
 
     /// Ends at this replica what has run out, and looks for what ran out everywhere.
@@ -557,6 +579,19 @@ impl Sessions {
                 self.used_here(&session);
             }
         }
+    }
+}
+
+/// A request that is written down as running here.
+pub struct Running {
+    shared: Arc<Shared>,
+    session: SessionName,
+    id: RequestId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.runs(self.session, &self.id, false);
     }
 }
 

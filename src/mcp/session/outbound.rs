@@ -11,10 +11,15 @@ use crate::mcp::feed::{Feed, Log, Relay, Store, StreamId, Undeliverable};
 use crate::redis::Down;
 use crate::replicas::Message;
 
+/// Messages that may wait for a stream that is on its way.
+const MAX_SAID: usize = 512;
+
 /// Where the stream is.
 enum Held {
     /// Here.
     Here(Arc<Feed>),
+    /// On its way here; what is said meanwhile, and whether it must arrive.
+    Coming(Vec<(Box<str>, bool)>),
     /// At another replica.
     There(ReplicaId),
     /// Nowhere, as far as is known.
@@ -71,14 +76,14 @@ impl Outbound {
     pub(super) fn held(&self) -> Option<Arc<Feed>> {
         match &*self.lock() {
             Held::Here(feed) => Some(feed.clone()),
-            Held::There(_) | Held::Nowhere => None,
+            Held::Coming(_) | Held::There(_) | Held::Nowhere => None,
         }
     }
 
     /// Takes note of where the stream is, unless it is here.
     pub(super) fn is_at(&self, home: Option<ReplicaId>) {
         let mut held = self.lock();
-        if !matches!(&*held, Held::Here(_)) {
+        if matches!(&*held, Held::There(_) | Held::Nowhere) {
             *held = home.map_or(Held::Nowhere, Held::There);
         }
     }
@@ -94,10 +99,46 @@ impl Outbound {
         if by == me {
             return;
         }
-        let before = std::mem::replace(&mut *self.lock(), Held::There(by));
-        if let Held::Here(feed) = before {
-            feed.retire();
+        let mut held = self.lock();
+        match &*held {
+            // Whoever brings it here looks who was last.
+            Held::Coming(_) => return,
+            Held::Here(feed) => feed.retire(),
+            Held::There(_) | Held::Nowhere => {}
         }
+        *held = Held::There(by);
+    }
+
+    /// The stream is to come here: from where, if that is known. Nothing where it is here.
+    fn expect(&self) -> Option<Option<ReplicaId>> {
+        let mut held = self.lock();
+        let from = match &*held {
+            Held::Here(_) => return None,
+            Held::Coming(_) => return Some(None),
+            Held::There(home) => Some(*home),
+            Held::Nowhere => None,
+        };
+        *held = Held::Coming(Vec::new());
+        Some(from)
+    }
+
+    /// The stream is somewhere from now on; what was said while it was on its way.
+    fn settle(&self, place: Held) -> Vec<(Box<str>, bool)> {
+        match std::mem::replace(&mut *self.lock(), place) {
+            Held::Coming(said) => said,
+            _ => Vec::new(),
+        }
+    }
+
+    /// The stream is here: what was said while it was on its way is said on it.
+    fn arrive(&self, feed: &Arc<Feed>) {
+        let mut held = self.lock();
+        if let Held::Coming(said) = &*held {
+            for (text, must) in said {
+                let _ = say(feed, text, *must);
+            }
+        }
+        *held = Held::Here(feed.clone());
     }
 
     pub(super) fn end(&self) {
@@ -125,64 +166,102 @@ impl ToHome {
         let (Some(outbound), Some(shared)) = (&session.outbound, &session.shared) else {
             return Err(Undeliverable::Ended);
         };
-        if let Some(feed) = outbound.held() {
-            return if must {
-                feed.must(json)
-            } else {
-                feed.say(json).then_some(()).ok_or(Undeliverable::Full)
-            };
-        }
-        let home = match &*outbound.lock() {
-            Held::There(home) if shared.peers.replicas.lives(*home) => Some(*home),
-            _ => None,
+        let mut held = outbound.lock();
+        let home = match &mut *held {
+            Held::Here(feed) => return say(feed, json, must),
+            Held::Coming(said) if said.len() < MAX_SAID => {
+                said.push((json.into(), must));
+                return Ok(());
+            }
+            Held::Coming(_) => return Err(Undeliverable::Full),
+            Held::There(home) => Some(*home),
+            Held::Nowhere => None,
         };
-        if let Some(home) = home {
-            let (name, text) = (session.name(), json.into());
-            let sent = shared.peers.courier.tell(home, Message::Say { session: name, text, must });
-            return sent.then_some(()).ok_or(Undeliverable::Full);
+        match home.filter(|home| shared.peers.replicas.lives(*home)) {
+            Some(home) => {
+                let message = Message::Say { session: session.name(), text: json.into(), must };
+                shared.peers.courier.tell(home, message).then_some(()).ok_or(Undeliverable::Full)
+            }
+            None => {
+                let from = home;
+                *held = Held::Coming(vec![(json.into(), must)]);
+                drop(held);
+                let session = session.clone();
+                shared.tasks.spawn(async move { bring_home(&session, from).await });
+                Ok(())
+            }
         }
-        if must {
-            let (session, text) = (session.clone(), json.to_owned());
-            shared.tasks.spawn(async move {
-                if let Ok(feed) = come_home(&session).await {
-                    let _ = feed.must(&text);
-                }
-            });
-        }
-        Ok(())
     }
+}
+
+fn say(feed: &Feed, json: &str, must: bool) -> Result<(), Undeliverable> {
+    if must { feed.must(json) } else { feed.say(json).then_some(()).ok_or(Undeliverable::Full) }
 }
 
 /// Makes this replica the home of the session's stream, where it is not: what was said so far is taken over.
 ///
 /// # Errors
-/// [`Down`] where the others cannot be told, or the session is none of HTTP+SSE.
+/// [`Down`] where the others cannot be told, another replica was later, or the session is none of HTTP+SSE.
 pub(super) async fn come_home(session: &Arc<Session>) -> Result<Arc<Feed>, Down> {
     let outbound = session.outbound.as_ref().ok_or(Down)?;
-    let Some(shared) = &session.shared else { return outbound.held().ok_or(Down) };
-    let _turn = outbound.homing.lock().await;
-    if let Some(feed) = outbound.held() {
-        return Ok(feed);
+    if session.shared.is_none() {
+        return outbound.held().ok_or(Down);
     }
+    let from = outbound.expect().flatten();
+    bring_home(session, from).await;
+    outbound.held().ok_or(Down)
+}
+
+/// Brings the stream here, from where it was.
+async fn bring_home(session: &Arc<Session>, from: Option<ReplicaId>) {
+    let (Some(outbound), Some(shared)) = (&session.outbound, &session.shared) else { return };
+    let _turn = outbound.homing.lock().await;
+    if outbound.held().is_some() {
+        return;
+    }
+    let me = shared.peers.replicas.me();
+    match fetch(session, shared, from).await {
+        Err(Down) => {
+            // What was said is lost: so is whatever the client was told here, and it begins anew.
+            outbound.settle(Held::Nowhere);
+        }
+        Ok(feed) => {
+            let taker = *outbound.taker();
+            match taker.filter(|other| *other != me) {
+                Some(other) => {
+                    feed.retire();
+                    for (text, must) in outbound.settle(Held::There(other)) {
+                        let session = session.name();
+                        shared.peers.courier.tell(other, Message::Say { session, text, must });
+                    }
+                }
+                None => {
+                    outbound.arrive(&feed);
+                    shared.answer_for_the_dead(session.name(), &feed).await;
+                }
+            }
+        }
+    }
+}
+
+/// The stream with all that was said on it: what its last home wrote down, and what that was told and did not read.
+async fn fetch(session: &Session, shared: &Shared, from: Option<ReplicaId>) -> Result<Arc<Feed>, Down> {
     let (name, me) = (session.name(), shared.peers.replicas.me());
     let id = StreamId::Session(session.row);
     let take = Message::Take { session: name, stream: id.to_string().into() };
-    shared.peers.post.tell_all_and_wait(take).await?;
+    let silent = shared.peers.post.tell_all_and_wait(take).await?;
     let log = Log::read(&shared.peers.redis, name, &id.to_string(), None).await?;
     let known = log.is_some();
     let feed = Feed::restored(id, log.unwrap_or_default(), false, session.store.clone());
     feed.mirror(shared.mirror(name, &feed), known);
-    shared.settle(name, &vec![(super::record::HOME.to_owned(), me.to_string())]).await?;
-    let taker = *outbound.taker();
-    match taker {
-        // Somebody else was later, and has it.
-        Some(other) if other != me => {
-            feed.retire();
-            Err(Down)
-        }
-        _ => {
-            outbound.begin(feed.clone());
-            Ok(feed)
+    if let Some(dead) = from.filter(|from| silent.contains(from)) {
+        let for_it = |message: &Message| matches!(message, Message::Say { session, .. } if *session == name);
+        for message in shared.peers.post.take_left(dead, for_it).await {
+            if let Message::Say { text, must, .. } = message {
+                let _ = say(&feed, &text, must);
+            }
         }
     }
+    shared.settle(name, &vec![(super::record::HOME.to_owned(), me.to_string())]).await?;
+    Ok(feed)
 }

@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 use super::record::{self, Record};
 use super::{Session, Transport};
 use crate::id::{SessionRowId, TenantId};
-use crate::mcp::feed::{Feed, Log, Mirror};
+use crate::mcp::feed::{self, Feed, Log, Mirror};
+use crate::mcp::jsonrpc::RequestId;
 use crate::redis::Down;
 use crate::replicas::{Message, Peers, SessionName};
 use crate::tasks::Tasks;
@@ -23,6 +24,8 @@ const SSE_OUTLIVES: Duration = Duration::from_secs(60);
 /// How long a replica is believed that says that a session is busy there: a few sweeps.
 const BUSY_FOR: Duration = Duration::from_secs(5);
 const BUSY_AT_MOST: Duration = Duration::from_secs(30);
+/// How long it is remembered that a request runs.
+const RUNS_AT_MOST: Duration = Duration::from_secs(3600);
 /// How often a stream of another replica is looked at, also where nothing is heard of it.
 const LOOK: Duration = Duration::from_millis(500);
 /// Sessions that an open one may make way for; looked at in the order in which they run out.
@@ -164,8 +167,8 @@ pub(super) enum Opened {
     Full(Vec<SessionRowId>),
 }
 
-/// What rings when a stream, of a session, says more.
-type Followed = HashMap<(SessionRowId, Box<str>), Arc<Notify>>;
+/// What rings when a stream, of a session, says more, and what is read of it here.
+type Followed = HashMap<(SessionRowId, Box<str>), (Arc<Notify>, Arc<Feed>)>;
 
 /// The scripts, and who shares.
 pub(super) struct Shared {
@@ -252,8 +255,49 @@ impl Shared {
 
     /// A stream that is read on here has said more.
     pub(super) fn news(&self, name: SessionName, stream: &str) {
-        if let Some(bell) = self.followed().get(&(name.row, stream.into())) {
+        if let Some((bell, _)) = self.followed().get(&(name.row, stream.into())) {
             bell.notify_one();
+        }
+    }
+
+    /// A stream that was read on here is read on elsewhere.
+    pub(super) fn unfollow(&self, name: SessionName, stream: &str) {
+        let followed = self.followed().remove(&(name.row, stream.into()));
+        if let Some((bell, feed)) = followed {
+            feed.retire();
+            bell.notify_one();
+        }
+    }
+
+    /// Writes down that a request of an HTTP+SSE session runs here, or no longer.
+    pub(super) fn runs(&self, name: SessionName, id: &RequestId, begins: bool) {
+        let key = self.peers.redis.keys().running(name.tenant, name.row);
+        let mut pipeline = redis::pipe();
+        if begins {
+            let number = self.peers.replicas.me().number();
+            pipeline.cmd("HSET").arg(&key).arg(id.as_json()).arg(number).ignore();
+            pipeline.cmd("PEXPIRE").arg(&key).arg(millis(RUNS_AT_MOST)).ignore();
+        } else {
+            pipeline.cmd("HDEL").arg(&key).arg(id.as_json()).ignore();
+        }
+        self.peers.courier.commands(pipeline, id.as_json().len() + key.len());
+    }
+
+    /// Answers the requests of an HTTP+SSE session that ran at replicas which are dead.
+    pub(super) async fn answer_for_the_dead(&self, name: SessionName, feed: &Arc<Feed>) {
+        let key = self.peers.redis.keys().running(name.tenant, name.row);
+        let mut get = redis::cmd("HGETALL");
+        let running: HashMap<String, u32> = self.peers.redis.run(get.arg(&key)).await.unwrap_or_default();
+        for (id, number) in running {
+            if self.peers.replicas.numbered(number).is_some() {
+                continue;
+            }
+            // Whoever takes it out answers.
+            let mut delete = redis::cmd("HDEL");
+            let mine = self.peers.redis.run::<bool>(delete.arg(&key).arg(&id)).await;
+            if let (Ok(true), Ok(id)) = (mine, RequestId::parse(&id)) {
+                let _ = feed.must(&feed::lost(&id));
+            }
         }
     }
 
@@ -272,7 +316,10 @@ impl Shared {
         let shared = self.clone();
         let key = (name.row, stream.clone().into_boxed_str());
         let bell = Arc::new(Notify::new());
-        self.followed().insert(key.clone(), bell.clone());
+        let before = self.followed().insert(key.clone(), (bell.clone(), feed.clone()));
+        if let Some((_, older)) = before {
+            older.retire();
+        }
         self.tasks.spawn(async move {
             let mut dead = false;
             while feed.is_being_read() && !shared.tasks.stopping().is_cancelled() {
@@ -296,7 +343,7 @@ impl Shared {
                 }
             }
             let mut followed = shared.followed();
-            if followed.get(&key).is_some_and(|mine| Arc::ptr_eq(mine, &bell)) {
+            if followed.get(&key).is_some_and(|(mine, _)| Arc::ptr_eq(mine, &bell)) {
                 followed.remove(&key);
             }
         });

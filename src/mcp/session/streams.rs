@@ -179,6 +179,18 @@ impl Session {
         }
     }
 
+    /// Up to where the session has heard, if it ever had a stream.
+    #[must_use]
+    pub fn heard(&self) -> Option<u64> {
+        self.inner().streams.heard
+    }
+
+    /// Takes note that the session has heard up to this place.
+    pub(super) fn has_heard(&self, place: Option<u64>) {
+        let mut inner = self.inner();
+        inner.streams.heard = inner.streams.heard.max(place);
+    }
+
     /// Wakes the streams here: which of them is the newest may be another one now.
     pub(super) fn listeners_have_changed(&self) {
         self.listeners_changed.notify_waiters();

@@ -187,8 +187,9 @@ impl Hearing {
 
     /// There is room: everything said before was read before this was heard.
     fn tell(&self, notice: Notice) {
+        let place = self.session.heard();
         for text in texts(&self.session, notice) {
-            let _ = self.feed.must(&text);
+            let _ = self.feed.must_of(&text, place);
         }
     }
 

@@ -179,9 +179,12 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
                             return say(&arrival.app, &session, finished.text);
                         }
                     };
+                    // Until it is answered.
+                    let mut running = None;
                     let finished = if &*method == "initialize" {
                         settle(&arrival, &session, &id, &params).await
                     } else {
+                        running = arrival.app.sessions.runs_here(&session, &id);
                         let revision = session.negotiated().revision;
                         let lifted = Lifted { id, method, params, session: Some(session.clone()), revision };
                         let feed = session.speaker();
@@ -189,6 +192,7 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
                         answer_alone(&arrival, None, lifted, line.as_ref()).await
                     };
                     say(&arrival.app, &session, finished.text);
+                    drop(running);
                 },
                 span,
             ));
