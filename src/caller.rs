@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::id::{KeyId, TenantId};
+use crate::limits::EffectiveLimits;
 use crate::policy::Scopes;
 
 /// Which kind of credential a caller came with.
@@ -44,6 +45,8 @@ pub struct CallerData {
     pub scopes: Scopes,
     /// When the credential ends, if it does.
     pub expires_at: Option<Timestamp>,
+    /// How much may be used.
+    pub limits: Arc<EffectiveLimits>,
 }
 
 /// Who is behind one request.
@@ -73,6 +76,12 @@ impl Caller {
     #[must_use]
     pub fn scopes(&self) -> &Scopes {
         &self.0.scopes
+    }
+
+    /// How much may be used.
+    #[must_use]
+    pub fn limits(&self) -> &EffectiveLimits {
+        &self.0.limits
     }
 
     /// Everything else.

@@ -127,14 +127,13 @@ impl App {
         let internal = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
         let metrics = Arc::new(Metrics::new(clock.now()).map_err(|e| internal(&e))?);
         let bus = Bus::new();
-        let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
+        let limits = Arc::new(Limits::new(clock.clone()));
         let (journal, writer) = Journal::new(db.clone(), metrics.clone());
         let usage = Usage::new(journal.clone());
         let known: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
         let core = builtin::Core {
             db: db.clone(),
             usage: usage.clone(),
-            limits: limits.clone(),
             clock: clock.clone(),
             registry: known.clone(),
         };
@@ -150,6 +149,7 @@ impl App {
         let credentials = Credentials::new(
             db.clone(),
             &config.auth,
+            &config.limits,
             &format!("{}/mcp", config.public_url()),
             clock.clone(),
             &fetcher,

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, DEFAULTS, Layers, PREFIX};
 pub use validate::Invalid;
@@ -207,13 +207,24 @@ const fn default_skew() -> Millis {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "every key is documented in config/default.toml")]
 pub struct Limits {
+    pub without_redis: WithoutRedis,
     pub ip: Rate,
     pub tenant: TenantLimits,
     pub key: Rate,
 }
 
-/// A token bucket: `burst` at once, refilled at `per_second`.
+/// What holds callers to their limits while Redis is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WithoutRedis {
+    /// Each replica by itself, at the limit divided by the replicas last known.
+    Local,
+    /// Nobody is let in.
+    Refuse,
+}
+
+/// A token bucket: `burst` at once, refilled at `per_second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "every key is documented in config/default.toml")]
 pub struct Rate {
@@ -232,13 +243,22 @@ pub struct TenantLimits {
     pub sessions: u32,
     pub streams: u32,
     pub questions: u32,
+    pub bytes_per_second: u32,
+    pub bytes_burst: u32,
 }
 
 impl TenantLimits {
-    /// The token bucket among these limits.
+    /// The bucket of requests.
     #[must_use]
     pub const fn rate(&self) -> Rate {
         Rate { per_second: self.per_second, burst: self.burst }
+    }
+
+    /// The bucket of bytes, where there is one.
+    #[must_use]
+    pub fn bytes(&self) -> Option<Rate> {
+        let rate = Rate { per_second: self.bytes_per_second, burst: self.bytes_burst };
+        (rate.per_second > 0).then_some(rate)
     }
 }
 

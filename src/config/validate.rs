@@ -203,7 +203,13 @@ fn limits(limits: &Limits) -> Result<(), Invalid> {
     for (name, count) in counts {
         range(&format!("limits.tenant.{name}"), count.into(), 1..=u32::MAX.into())?;
     }
-    Ok(())
+    let bytes = [("bytes_per_second", tenant.bytes_per_second), ("bytes_burst", tenant.bytes_burst)];
+    for (name, count) in bytes {
+        range(&format!("limits.tenant.{name}"), count.into(), 0..=u32::MAX.into())?;
+    }
+    require("limits.tenant.bytes_burst", (tenant.bytes_per_second > 0) == (tenant.bytes_burst > 0), || {
+        "expected 0 together with bytes_per_second = 0, and more where that is more".to_owned()
+    })
 }
 
 fn mcp(mcp: &Mcp) -> Result<(), Invalid> {

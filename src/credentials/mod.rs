@@ -30,6 +30,7 @@ use crate::db::tenants::{self, Status, Tenant};
 use crate::db::{Db, storable};
 use crate::error::{Error, Result};
 use crate::id::{KeyId, TenantId};
+use crate::limits::EffectiveLimits;
 use crate::policy::Scopes;
 
 use cache::Fresh;
@@ -130,6 +131,7 @@ impl CredentialRef {
             credential_name: claims.name.into_owned(),
             scopes: claims.scopes.into_owned(),
             expires_at: claims.ends.map(Timestamp::from_micros),
+            limits: Arc::default(),
         }))))
     }
 }
@@ -190,6 +192,8 @@ pub struct Credentials(Arc<Inner>);
 struct Inner {
     db: Db,
     clock: Clock,
+    /// What tenants may use whose plan says nothing else.
+    limits: Arc<EffectiveLimits>,
     /// By SHA-256 of the token, for keys and JWTs alike.
     known: Fresh<[u8; 32], Arc<Known>>,
     /// Tenants of JWTs; those of keys come with the key.
@@ -213,6 +217,7 @@ impl Credentials {
     pub fn new(
         db: Db,
         auth: &config::Auth,
+        limits: &config::Limits,
         resource: &str,
         clock: Clock,
         client: &reqwest::Client,
@@ -224,6 +229,7 @@ impl Credentials {
             jwt: jwt::Verifier::new(&auth.issuers, resource, &clock, client)?,
             last_used: LastUsed::default(),
             down_until: AtomicI64::new(i64::MIN),
+            limits: Arc::new(EffectiveLimits::new(limits, None, None)),
             poll: auth.invalidation_poll.get(),
             look: Notify::new(),
             failure_floor: auth.failure_floor.get(),
@@ -283,7 +289,9 @@ impl Credentials {
         }
         let tenant = self.tenant(caller.tenant()).await?;
         let data = caller.data();
-        let current = if tenant.name == data.tenant_name && tenant.plan == data.plan {
+        let limits = &self.0.limits;
+        let same = tenant.name == data.tenant_name && tenant.plan == data.plan && data.limits == *limits;
+        let current = if same {
             caller.clone()
         } else {
             Caller::new(CallerData {
@@ -293,6 +301,7 @@ impl Credentials {
                 credential_name: data.credential_name.clone(),
                 scopes: data.scopes.clone(),
                 expires_at: data.expires_at,
+                limits: limits.clone(),
             })
         };
         standing(current, tenant.status)
@@ -367,6 +376,7 @@ impl Credentials {
             credential_name: key.name,
             scopes: key.scopes,
             expires_at: key.expires_at,
+            limits: self.0.limits.clone(),
         });
         if expired(&caller, self.0.clock.now()) {
             return Err(Refused::Invalid);
@@ -385,6 +395,7 @@ impl Credentials {
             credential_name: storable(&claims.subject, jwt::MAX_SUBJECT),
             scopes: claims.scopes,
             expires_at: Some(claims.ends_at),
+            limits: self.0.limits.clone(),
         });
         Ok(Arc::new(Known { caller, status: tenant.status, key: None, noted: AtomicI64::new(i64::MIN) }))
     }

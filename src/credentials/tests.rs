@@ -60,7 +60,8 @@ impl World {
 
 fn another_process(db: &Db, clock: &Clock) -> Credentials {
     let client = reqwest::Client::builder().build().expect("a client");
-    Credentials::new(db.clone(), &auth(), RESOURCE, clock.clone(), &client).expect("credentials")
+    let limits = config::Layers::default().load().expect("the defaults").limits;
+    Credentials::new(db.clone(), &auth(), &limits, RESOURCE, clock.clone(), &client).expect("credentials")
 }
 
 fn id(resolved: Result<Caller, Refused>) -> Result<KeyId, Refused> {

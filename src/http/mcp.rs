@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::caller::{self, Authenticated};
 use super::client_ip;
 use super::extract::Query;
+use super::metered::Meter;
 use super::problem::Problem;
 use crate::app::App;
 use crate::mcp::Endpoint;
@@ -66,7 +67,10 @@ pub async fn post(
     request: Request,
 ) -> Response {
     match arrive(app, found, server, request) {
-        Ok((arrival, body)) => transport::post(arrival, body).await,
+        Ok((arrival, body)) => {
+            let meter = Meter::of(&arrival.app, &arrival.caller);
+            meter.count(transport::post(arrival, body).await)
+        }
         Err(response) => response,
     }
 }
@@ -79,7 +83,7 @@ pub async fn get(
     request: Request,
 ) -> Response {
     match arrive(app, found, server, request) {
-        Ok((arrival, _)) => transport::get(&arrival).await,
+        Ok((arrival, _)) => Meter::of(&arrival.app, &arrival.caller).count(transport::get(&arrival).await),
         Err(response) => response,
     }
 }
@@ -105,7 +109,9 @@ pub async fn sse(
     request: Request,
 ) -> Response {
     match arrive(app, found, server, request) {
-        Ok((arrival, _)) => transport::sse::connect(&arrival).await,
+        Ok((arrival, _)) => {
+            Meter::of(&arrival.app, &arrival.caller).count(transport::sse::connect(&arrival).await)
+        }
         Err(response) => response,
     }
 }

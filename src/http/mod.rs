@@ -7,6 +7,7 @@ pub mod extract;
 mod health;
 mod mcp;
 mod metadata;
+mod metered;
 mod middleware;
 mod origin;
 pub mod problem;

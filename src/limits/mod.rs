@@ -1,31 +1,30 @@
 //! Limits: how much of Weir one tenant and one credential may use at once.
 //!
-//! Rates are token buckets (GCRA), per tenant and per credential; beside them stand counts of running calls, open
-//! sessions and open streams per tenant. Everything is keyed by tenant and credential, never by session, so a client
-//! that opens a new session for each call gains nothing. State is in this process; nothing is allocated for a tenant
-//! that is already known.
+//! Rates are token buckets (GCRA) per tenant and per credential, and for the servers and tools for which the tenant's plan has
+//! rules; beside them stand counts of running calls, open sessions and open streams per tenant, and a bucket of bytes.
+//! Everything is keyed by tenant and credential, never by session, so a client that opens a new session for each call
+//! gains nothing.
 
 mod bucket;
+mod known;
+mod tenant;
+mod values;
+mod visit;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use quick_cache::sync::Cache;
-
-use crate::caller::{Caller, Principal};
+use crate::caller::Caller;
 use crate::clock::Clock;
-use crate::config;
-use crate::id::TenantId;
 use crate::policy::Permit;
+use bucket::Taking;
+use known::Known;
+use visit::{Visit, Wanted};
 
+pub use crate::redis::limits::Level;
 /// What can run out.
 pub use crate::telemetry::labels::Limit as Scope;
-pub use bucket::{Bucket, Level};
-
-/// Tenants and credentials whose buckets are remembered. One that is forgotten starts with a full bucket, so this is
-/// also the number of callers that must be active between two requests of one for it to gain anything.
-const REMEMBERED: usize = 100_000;
+pub use tenant::Place;
+pub use values::{EffectiveLimits, KeyLimits, PlanLimits, Rule};
 
 /// A limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,15 +37,34 @@ pub struct Limited {
     pub retry_after: Duration,
 }
 
-/// Proof that a request is within the rates. Says how much is left in the bucket that is emptier.
+/// What is left in the emptiest bucket that a request went through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admission {
+pub struct Standing {
     /// Size of that bucket.
     pub limit: u32,
     /// Tokens left in it.
     pub remaining: u32,
     /// Until it is full again.
     pub reset: Duration,
+}
+
+/// Proof that a request is within its limits. One that runs something holds a place for it.
+#[derive(Debug)]
+pub struct Admission {
+    /// What is left.
+    pub standing: Standing,
+    place: Option<Place>,
+}
+
+/// What a request takes beside its one token of credential and tenant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Size of its body.
+    pub bytes: usize,
+    /// Server and name of the tool that it calls.
+    pub tool: Option<(&'a str, &'a str)>,
+    /// It runs something and needs a place.
+    pub runs: bool,
 }
 
 /// Proof that a permitted call is within all limits; gives its place back when dropped.
@@ -70,146 +88,130 @@ impl<T> Reservation<'_, T> {
     }
 }
 
-/// One of a counted number of places; given back when dropped.
-#[derive(Debug)]
-pub struct Place {
-    state: Arc<TenantState>,
-    scope: Scope,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.state.count(self.scope).fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-#[derive(Debug)]
-struct TenantState {
-    bucket: Bucket,
-    running: AtomicU32,
-    sessions: AtomicU32,
-    streams: AtomicU32,
-    questions: AtomicU32,
-}
-
-impl TenantState {
-    fn count(&self, scope: Scope) -> &AtomicU32 {
-        match scope {
-            Scope::Sessions => &self.sessions,
-            Scope::Streams => &self.streams,
-            Scope::Questions => &self.questions,
-            Scope::Tenant | Scope::Key | Scope::Concurrency => &self.running,
-        }
-    }
-}
-
 /// All limits of this process.
 pub struct Limits {
     clock: Clock,
-    config: config::Limits,
-    tenants: Cache<TenantId, Arc<TenantState>>,
-    keys: Cache<Principal, Arc<Bucket>>,
+    known: Known,
 }
 
 impl Limits {
-    /// Limits as configured, with nothing used.
+    /// Limits of which nothing is used.
     #[must_use]
-    pub fn new(config: &config::Limits, clock: Clock) -> Self {
-        Self { clock, config: config.clone(), tenants: Cache::new(REMEMBERED), keys: Cache::new(REMEMBERED) }
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, known: Known::new() }
     }
 
-    fn tenant(&self, tenant: TenantId) -> Arc<TenantState> {
-        let fresh = || {
-            Ok::<_, std::convert::Infallible>(Arc::new(TenantState {
-                bucket: Bucket::new(self.config.tenant.rate()),
-                running: AtomicU32::new(0),
-                sessions: AtomicU32::new(0),
-                streams: AtomicU32::new(0),
-                questions: AtomicU32::new(0),
-            }))
-        };
-        match self.tenants.get_or_insert_with(&tenant, fresh) {
-            Ok(state) => state,
-            Err(never) => match never {},
-        }
-    }
-
-    fn key(&self, principal: &Principal) -> Arc<Bucket> {
-        let fresh = || Ok::<_, std::convert::Infallible>(Arc::new(Bucket::new(self.config.key)));
-        match self.keys.get_or_insert_with(principal, fresh) {
-            Ok(bucket) => bucket,
-            Err(never) => match never {},
-        }
-    }
-
-    /// Takes one request from the buckets of the credential and the tenant; from neither where one is empty.
+    /// Whether a request of this caller would be refused for all that is known here. Takes nothing.
     ///
     /// # Errors
     /// Which bucket is empty and when it has a token again.
-    pub fn admit(&self, caller: &Caller) -> Result<Admission, Limited> {
-        let now = self.clock.monotonic_micros();
-        let key = self.key(caller.principal());
-        let of_key = key.take(now).map_err(|retry_after| Limited {
-            scope: Scope::Key,
-            limit: self.config.key.burst,
-            retry_after,
-        })?;
-        let of_tenant = match self.tenant(caller.tenant()).bucket.take(now) {
-            Ok(level) => level,
-            Err(retry_after) => {
-                key.give_back();
-                return Err(Limited { scope: Scope::Tenant, limit: self.config.tenant.burst, retry_after });
+    pub fn look(&self, caller: &Caller) -> Result<(), Limited> {
+        let (now, limits) = (self.clock.monotonic_micros(), caller.limits());
+        let tenant = self.known.tenant(caller.tenant());
+        let key = self.known.key(caller.principal());
+        let buckets = [
+            (Scope::Key, Some(limits.key), &key),
+            (Scope::Tenant, Some(limits.tenant), &tenant.requests),
+            (Scope::Bytes, limits.bytes, &tenant.bytes),
+        ];
+        for (scope, rate, bucket) in buckets {
+            if let Some(rate) = rate
+                && let Some(retry_after) = bucket.look(rate, now)
+            {
+                return Err(Limited { scope, limit: rate.burst, retry_after });
             }
-        };
-        Ok(if of_key.remaining <= of_tenant.remaining {
-            Admission { limit: self.config.key.burst, remaining: of_key.remaining, reset: of_key.reset }
-        } else {
-            Admission {
-                limit: self.config.tenant.burst,
-                remaining: of_tenant.remaining,
-                reset: of_tenant.reset,
-            }
-        })
+        }
+        Ok(())
     }
 
-    /// Turns a permit and an admission into a reservation: one more running call of the tenant.
+    /// Takes what a request needs from everything that limits it; from nothing where something is missing.
+    ///
+    /// # Errors
+    /// What is missing and when it is there again.
+    #[expect(clippy::unused_async, reason = "what replicas share is asked for over the network")]
+    pub async fn admit(&self, caller: &Caller, asked: Asked<'_>) -> Result<Admission, Limited> {
+        let limits = caller.limits();
+        let tenant = self.known.tenant(caller.tenant());
+        let wanted = Wanted { scope: Scope::Concurrency, limit: limits.concurrency };
+        let mut visit = Visit::new(tenant.clone(), asked.runs.then_some(wanted));
+        let one = |scope, rate| Taking { scope, rate, amount: 1 };
+        visit.through(one(Scope::Key, limits.key), self.known.key(caller.principal()));
+        visit.through(one(Scope::Tenant, limits.tenant), tenant.requests.clone());
+        if let Some((server, tool)) = asked.tool {
+            if let Some(rate) = limits.of_server(server) {
+                let bucket = self.known.called(caller.tenant(), server, None);
+                visit.through(one(Scope::Server, rate), bucket);
+            }
+            if let Some(rate) = limits.of_tool(tool) {
+                let bucket = self.known.called(caller.tenant(), server, Some(tool));
+                visit.through(one(Scope::Tool, rate), bucket);
+            }
+        }
+        if let Some(rate) = limits.bytes {
+            let amount = u32::try_from(asked.bytes).unwrap_or(u32::MAX);
+            visit.through(Taking { scope: Scope::Bytes, rate, amount }, tenant.bytes.clone());
+        }
+        visit.take_here(self.clock.monotonic_micros())?;
+        Ok(visit.admitted())
+    }
+
+    /// Turns a permit and an admission into a reservation. A call that comes back after a question has given up its place
+    /// and takes another.
     ///
     /// # Errors
     /// Where the tenant has as many running calls as it may.
-    pub fn reserve<'a, T>(
+    pub async fn reserve<'a, T>(
         &self,
         permit: Permit<'a, T>,
-        admission: Admission,
+        admission: &mut Admission,
     ) -> Result<Reservation<'a, T>, Limited> {
-        let _ = admission;
-        let place = self.place(permit.caller().tenant(), Scope::Concurrency)?;
+        let place = self.running(permit.caller(), admission).await?;
         Ok(Reservation { permit, _place: place })
     }
 
-    /// Takes one of the tenant's places for sessions, streams or calls that wait for an answer.
+    /// The admission's place for something that runs, or another one.
     ///
     /// # Errors
-    /// Where all are taken.
-    pub fn place(&self, tenant: TenantId, scope: Scope) -> Result<Place, Limited> {
-        let limit = match scope {
-            Scope::Sessions => self.config.tenant.sessions,
-            Scope::Streams => self.config.tenant.streams,
-            Scope::Questions => self.config.tenant.questions,
-            Scope::Tenant | Scope::Key | Scope::Concurrency => self.config.tenant.concurrency,
-        };
-        let state = self.tenant(tenant);
-        let taken = state
-            .count(scope)
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
-        match taken {
-            Ok(_) => Ok(Place { state, scope }),
-            Err(_) => Err(Limited { scope, limit, retry_after: Duration::from_secs(1) }),
+    /// Where the tenant has as much running as it may.
+    pub async fn running(&self, caller: &Caller, admission: &mut Admission) -> Result<Place, Limited> {
+        match admission.place.take() {
+            Some(place) => Ok(place),
+            None => self.place(caller, Scope::Concurrency).await,
         }
     }
 
-    /// What the configuration allows a tenant and a credential.
-    #[must_use]
-    pub fn config(&self) -> &config::Limits {
-        &self.config
+    /// Takes one of the tenant's places for what runs, for streams or for calls that wait for an answer.
+    ///
+    /// # Errors
+    /// Where all are taken.
+    #[expect(clippy::unused_async, reason = "what replicas share is asked for over the network")]
+    pub async fn place(&self, caller: &Caller, scope: Scope) -> Result<Place, Limited> {
+        self.place_here(caller, scope)
+    }
+
+    /// Takes one of the tenant's places in this process.
+    ///
+    /// # Errors
+    /// Where all are taken.
+    pub fn place_here(&self, caller: &Caller, scope: Scope) -> Result<Place, Limited> {
+        let limits = caller.limits();
+        let limit = match scope {
+            Scope::Sessions => limits.sessions,
+            Scope::Streams => limits.streams,
+            Scope::Questions => limits.questions,
+            _ => limits.concurrency,
+        };
+        let place = self.known.tenant(caller.tenant()).take(scope, limit);
+        place.ok_or(Limited { scope, limit, retry_after: values::MOMENT })
+    }
+
+    /// Notes bytes that were sent to this caller. Whether they may be sent was decided when its request was let in; the next
+    /// one has to wait for them.
+    pub fn charge(&self, caller: &Caller, bytes: usize) {
+        if let Some(rate) = caller.limits().bytes {
+            let tenant = self.known.tenant(caller.tenant());
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            tenant.bytes.charge(rate, bytes, self.clock.monotonic_micros());
+        }
     }
 }

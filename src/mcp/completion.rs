@@ -71,7 +71,7 @@ pub async fn complete(app: &App, exchange: &mut Exchange) -> Result<CoreResult, 
     };
     let typing =
         Completing { name: wire.argument.name, value: wire.argument.value, known: wire.context.arguments };
-    let _place = exchange.place(app)?;
+    let _place = exchange.place(app).await?;
     let id = CallId::new();
     let round = rounds::Round { inputs: providers::InputResponses::default(), state: None };
     let call = Call::start(app, exchange, id, &server, round);

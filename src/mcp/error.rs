@@ -141,8 +141,13 @@ impl RpcError {
     /// A dependency does not answer, HTTP 503.
     #[must_use]
     pub fn unavailable() -> Self {
-        let mut error =
-            Self::new(code::UNAVAILABLE, 503, "credentials cannot be checked right now; try again");
+        Self::away("credentials cannot be checked right now; try again")
+    }
+
+    /// The same in other words.
+    #[must_use]
+    pub fn away(message: &'static str) -> Self {
+        let mut error = Self::new(code::UNAVAILABLE, 503, message);
         error.retry_after = Some(1);
         error
     }

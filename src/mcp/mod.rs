@@ -49,7 +49,7 @@ pub struct Exchange {
     pub endpoint: Endpoint,
     /// What is asked.
     pub request: Request,
-    /// Proof that the caller is within its rates.
+    /// Proof that the caller is within its limits.
     pub admission: Admission,
     /// Where progress and log messages go.
     pub outlet: Arc<Outlet>,
@@ -59,8 +59,8 @@ pub struct Exchange {
 
 impl Exchange {
     /// One of the tenant's places for what runs at once. Tool calls take theirs with the reservation.
-    fn place(&self, app: &App) -> Result<Place, RpcError> {
-        let place = app.limits.place(self.caller.tenant(), Scope::Concurrency);
+    async fn place(&mut self, app: &App) -> Result<Place, RpcError> {
+        let place = app.limits.running(&self.caller, &mut self.admission).await;
         Ok(place.inspect_err(|reached| app.metrics.rate_limited.inc(reached.scope))?)
     }
 
@@ -117,10 +117,14 @@ impl From<Limited> for RpcError {
         let what = match limited.scope {
             Scope::Tenant => "requests of this tenant",
             Scope::Key => "requests of this credential",
+            Scope::Server => "calls of the tools of this server",
+            Scope::Tool => "calls of this tool",
+            Scope::Bytes => "bytes of this tenant",
             Scope::Concurrency => "calls running at once",
             Scope::Sessions => "sessions open at once",
             Scope::Streams => "streams open at once",
             Scope::Questions => "calls waiting for an answer at once",
+            Scope::Unavailable => return Self::away("limits cannot be checked right now; try again"),
         };
         let text = format!("limit reached: {what}; try again in {seconds} s");
         let mut error = Self::new(code::LIMITED, 200, text).with_data(&serde_json::json!({

@@ -42,7 +42,7 @@ pub async fn get(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcEr
         return Err(RpcError::invalid_params(format!("params.arguments.{missing} is required")));
     }
     let round = rounds::open(app, exchange)?;
-    let _place = exchange.place(app)?;
+    let _place = exchange.place(app).await?;
     let id = CallId::new();
     let (provider, entry) = (found.provider.clone(), found.entry.clone());
     let call = Call::start(app, exchange, id, &found.server, round);

@@ -56,7 +56,7 @@ pub async fn read(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
         return Err(unknown);
     };
     let round = rounds::open(app, exchange)?;
-    let _place = exchange.place(app)?;
+    let _place = exchange.place(app).await?;
     let id = CallId::new();
     let call = Call::start(app, exchange, id, &server, round);
     let cancelled = call.cancelled().clone();

@@ -48,7 +48,8 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
     let permit = policy::authorize(&caller, tool).ok_or_else(unknown)?;
     let reservation = app
         .limits
-        .reserve(permit, exchange.admission)
+        .reserve(permit, &mut exchange.admission)
+        .await
         .inspect_err(|l| app.metrics.rate_limited.inc(l.scope))?;
     let round = rounds::open(app, exchange)?;
 

@@ -7,6 +7,7 @@
 
 mod connection;
 pub mod keys;
+pub mod limits;
 #[cfg(test)]
 pub(crate) mod testing;
 

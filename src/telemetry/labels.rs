@@ -51,6 +51,12 @@ labels! {
         Tenant = "tenant",
         /// The credential's rate.
         Key = "key",
+        /// The tenant's rate of calls to one server.
+        Server = "server",
+        /// The tenant's rate of calls of one tool.
+        Tool = "tool",
+        /// The tenant's rate of bytes, in and out.
+        Bytes = "bytes",
         /// Tool calls of one tenant at once.
         Concurrency = "concurrency",
         /// Legacy sessions of one tenant at once.
@@ -59,6 +65,8 @@ labels! {
         Streams = "streams",
         /// Calls of one tenant that wait for an answer of their clients at once.
         Questions = "questions",
+        /// None: whether one was reached cannot be found out while Redis is away.
+        Unavailable = "unavailable",
     }
     /// Which kind of protocol a request spoke.
     Era("era") {

@@ -105,6 +105,38 @@ async fn a_tenant_has_a_rate_over_all_its_keys() {
 }
 
 #[tokio::test]
+async fn a_tenant_has_a_rate_of_bytes_in_and_out() {
+    let clock = clock();
+    let gateway = Gateway::build()
+        .clock(&clock)
+        .set("limits.tenant.bytes_per_second", 10_000)
+        .set("limits.tenant.bytes_burst", 20_000)
+        .start()
+        .await;
+    let key = gateway.caller().await;
+    let client = Modern::new(&gateway, &key);
+    let neighbour = Modern::new(&gateway, &gateway.key(key.tenant).await);
+    let elsewhere = Modern::new(&gateway, &gateway.caller().await);
+    assert_eq!(client.call("big", json!({ "bytes": 30_000 })).await.status, 200, "nobody knows before");
+    let refused = neighbour.call("echo", json!({ "text": "x" })).await;
+    assert_eq!(refused.error(), (200, -31001), "{}", refused.text);
+    assert_eq!(refused.json()["error"]["data"]["limit"], "bytes");
+    let wait = refused.json()["error"]["data"]["retryAfterMs"].as_u64().expect("a number");
+    assert!((1000..2500).contains(&wait), "10 KB too much at 10 KB a second: {wait}");
+    assert_eq!(elsewhere.call("echo", json!({ "text": "x" })).await.tool_text(), "x");
+    clock.advance(Duration::from_millis(wait + 1000));
+    assert_eq!(client.call("echo", json!({ "text": "x".repeat(30_000) })).await.error().1, 0);
+    let large = client.draft_call("echo", &json!({ "text": "x".repeat(100_000) })).send().await;
+    assert_eq!(large.error(), (429, -31001), "not even read");
+    clock.advance(Duration::from_secs(10));
+    // What is said on a stream counts as well.
+    let count = client.draft_call("slow_count", &json!({ "steps": 100, "delay_ms": 0 }));
+    count.progress(json!("x".repeat(300))).stream().await.rest().await;
+    let refused = client.call("echo", json!({ "text": "x" })).await;
+    assert_eq!(refused.json()["error"]["data"]["limit"], "bytes", "{}", refused.text);
+}
+
+#[tokio::test]
 async fn calls_at_once_are_counted_over_all_keys_of_a_tenant() {
     let gateway = Gateway::build().set("limits.tenant.concurrency", 1).start().await;
     let key = gateway.caller().await;

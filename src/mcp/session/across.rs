@@ -114,7 +114,8 @@ impl Sessions {
         shared: &Arc<Shared>,
         opening: Opening,
     ) -> Result<Arc<Session>, Limited> {
-        let tenant = opening.caller.tenant();
+        let caller = opening.caller.clone();
+        let tenant = caller.tenant();
         let row = SessionRowId::new();
         let session = self.make(row, opening, None);
         if let (Some(outbound), None) = (&session.outbound, session.held()) {
@@ -123,13 +124,13 @@ impl Sessions {
             outbound.begin(feed);
         }
         let fields = session.fields();
-        let limit = self.limits.config().tenant.sessions;
+        let limit = caller.limits().sessions;
         self.note_tenant(shared, tenant).await;
         for _ in 0..TRIES {
             let ttl = shared.lives_for(&session);
             match shared.open(session.name(), ttl, limit, &fields).await {
                 Err(Down) => {
-                    let place = self.place(tenant)?;
+                    let place = self.place(&caller)?;
                     session.unsaved.store(true, Ordering::Relaxed);
                     *session.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(place);
                     return Ok(self.opened(session));
@@ -624,6 +625,7 @@ fn placeholder(record: &Record) -> Caller {
         credential_name: String::new(),
         scopes: crate::policy::Scopes::default(),
         expires_at: None,
+        limits: Arc::default(),
     })
 }
 

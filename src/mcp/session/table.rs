@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 use super::across::NOTE_EVERY;
 use super::shared::{self, Shared};
 use super::{Opening, Session, Transport};
-use crate::caller::Principal;
+use crate::caller::{Caller, Principal};
 use crate::clock::Clock;
 use crate::config;
 use crate::hooks::{self, Hook};
@@ -189,7 +189,7 @@ impl Sessions {
         if let Some(shared) = &self.shared {
             return Box::pin(self.open_shared(shared, opening)).await;
         }
-        let place = self.place(opening.caller.tenant())?;
+        let place = self.place(&opening.caller)?;
         let session = self.make(SessionRowId::new(), opening, None);
         *session.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         Ok(self.opened(session))
@@ -251,16 +251,16 @@ impl Sessions {
     }
 
     /// A place for one more session of the tenant. Others may be quicker to take one that was made.
-    pub(super) fn place(&self, tenant: TenantId) -> Result<Place, Limited> {
+    pub(super) fn place(&self, caller: &Caller) -> Result<Place, Limited> {
         for _ in 0..TRIES {
-            if let Ok(place) = self.limits.place(tenant, Scope::Sessions) {
+            if let Ok(place) = self.limits.place_here(caller, Scope::Sessions) {
                 return Ok(place);
             }
-            if !self.evict_one(tenant) {
+            if !self.evict_one(caller.tenant()) {
                 break;
             }
         }
-        self.limits.place(tenant, Scope::Sessions)
+        self.limits.place_here(caller, Scope::Sessions)
     }
 
     /// The session of this id on this transport, if it is this principal's. Counts as activity.

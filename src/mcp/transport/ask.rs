@@ -68,7 +68,7 @@ pub async fn answer(app: &App, exchange: &mut Exchange, line: Option<&Line>) -> 
         let (CoreResult::InputRequired { requests, state }, Some(line)) = (&outcome, line) else {
             return Ok(outcome);
         };
-        let place = app.limits.place(exchange.caller.tenant(), Scope::Questions);
+        let place = app.limits.place(&exchange.caller, Scope::Questions).await;
         let _place = place.inspect_err(|reached| app.metrics.rate_limited.inc(reached.scope))?;
         match line.ask(app, exchange, requests).await {
             Ok(answers) => exchange.request.params.input_responses = Some(answers),

@@ -16,26 +16,27 @@ use crate::app::App;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::jsonrpc::{self, Body, Malformed};
 
-/// Reads and parses a body.
+/// Reads and parses a body; says how many bytes it had.
 ///
 /// # Errors
 /// The response to send: 415 for another media type, 413 for too much, 408 for too slow, 400 for what is not
 /// JSON-RPC.
-pub async fn read(app: &App, headers: &HeaderMap, body: HttpBody) -> Result<Body, Response> {
+pub async fn read(app: &App, headers: &HeaderMap, body: HttpBody) -> Result<(Body, usize), Response> {
     parsed(app, headers, body).await.map_err(|malformed| match &malformed.id {
         None => refusal(headers, &malformed.error),
         id => error_response(id.as_ref(), &malformed.error),
     })
 }
 
-async fn parsed(app: &App, headers: &HeaderMap, body: HttpBody) -> Result<Body, Malformed> {
+async fn parsed(app: &App, headers: &HeaderMap, body: HttpBody) -> Result<(Body, usize), Malformed> {
     if !is_json(headers) {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(http_refusal(status, "send `Content-Type: application/json`").into());
     }
     let server = &app.config.server;
     let bytes = collect(body, server.max_body_bytes, server.body_read_timeout.get()).await?;
-    jsonrpc::parse(&bytes, server.max_json_depth, app.config.mcp.max_batch)
+    let parsed = jsonrpc::parse(&bytes, server.max_json_depth, app.config.mcp.max_batch)?;
+    Ok((parsed, bytes.len()))
 }
 
 fn http_refusal(status: StatusCode, message: impl Into<Cow<'static, str>>) -> RpcError {

@@ -17,8 +17,8 @@ use super::refuse::{limited_http, refusal};
 use super::run::{Pace, Reading};
 use super::sse::Leaves;
 use super::stream::sse;
-use super::streamable::{admit, no_session, session, spoken_revision};
-use super::{Answer, Arrival, headers};
+use super::streamable::{no_session, session, spoken_revision};
+use super::{Answer, Arrival, admit, headers};
 use crate::limits::{Place, Scope};
 use crate::mcp::bus::Changed;
 use crate::mcp::error::{RpcError, code};
@@ -38,14 +38,14 @@ pub async fn get(arrival: &Arrival) -> Response {
 async fn open(arrival: &Arrival) -> Answer {
     let headers = &arrival.headers;
     let refuse = |error: RpcError| refusal(headers, &error);
-    admit(arrival).map_err(|reached| limited_http(headers, reached))?;
+    admit::plain(arrival, 0).await.map_err(|reached| limited_http(headers, reached))?;
     spoken_revision(arrival).map_err(refuse)?;
     let session = session(arrival).await.map_err(refuse)?.ok_or_else(|| no_session(headers))?;
     if !Accepts::from(headers).stream {
         return Err(refuse(RpcError::new(code::HTTP, 406, "accept text/event-stream")));
     }
     let last = last_event(headers).map_err(refuse)?;
-    let place = place(arrival)?;
+    let place = place(arrival).await?;
     let app = &arrival.app;
     let pace = Pace::of(app, session.revision());
     let found = match last {
@@ -81,8 +81,9 @@ async fn open(arrival: &Arrival) -> Answer {
 }
 
 /// A place among the tenant's streams.
-pub(super) fn place(arrival: &Arrival) -> Result<Place, Response> {
-    arrival.app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(|reached| {
+pub(super) async fn place(arrival: &Arrival) -> Result<Place, Response> {
+    let place = arrival.app.limits.place(&arrival.caller, Scope::Streams).await;
+    place.map_err(|reached| {
         arrival.app.metrics.rate_limited.inc(reached.scope);
         limited_http(&arrival.headers, reached)
     })

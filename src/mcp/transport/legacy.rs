@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Arrival;
 use super::ask::Line;
 use super::reply::{Dialect, Finished, render};
 use super::run::finish;
+use super::{Arrival, admit};
 use crate::app::App;
 use crate::limits::Admission;
 use crate::mcp::error::RpcError;
@@ -220,23 +220,15 @@ impl Lifted {
 }
 
 /// Answers one request without a stream of its own: an element of a batch, or a message over HTTP+SSE, which is told of
-/// and asked over the session's stream. Admits it, unless that has happened.
-pub async fn answer_alone(
-    arrival: &Arrival,
-    admission: Option<Admission>,
-    lifted: Lifted,
-    line: Option<&Line>,
-) -> Finished {
+/// and asked over the session's stream. Admits it.
+pub async fn answer_alone(arrival: &Arrival, lifted: Lifted, line: Option<&Line>) -> Finished {
     let app = &arrival.app;
     let (id, method) = (lifted.id.clone(), lifted.method.clone());
     let fail = |error: RpcError| render(app, Dialect::Legacy, &id, &method, Err(error));
     app.metrics.mcp_request(Era::Legacy, metric_name(&method));
-    let admission = match admission.map_or_else(|| app.limits.admit(&arrival.caller), Ok) {
+    let admission = match admit::request(arrival, &method, &lifted.params, 0).await {
         Ok(admission) => admission,
-        Err(reached) => {
-            app.metrics.rate_limited.inc(reached.scope);
-            return fail(reached.into());
-        }
+        Err(reached) => return fail(reached.into()),
     };
     let own = own_method(arrival, lifted.session.as_ref(), &method, &lifted.params).await;
     if let Some(outcome) = own {

@@ -98,11 +98,11 @@ fn read_filter(params: &Params) -> Result<Filter, RpcError> {
 /// # Errors
 /// The response that says why not: 406 for a client that cannot read a stream, −32602 for a filter that is none, −31001 where the tenant has as many streams
 /// as it may.
-pub fn listen(
+pub async fn listen(
     arrival: &Arrival,
     id: &RequestId,
     params: &Params,
-    admission: Admission,
+    admission: &Admission,
 ) -> Result<Response, Response> {
     let refuse = |error: &RpcError| super::error_response(Some(id), error);
     if !Accepts::from(&arrival.headers).stream {
@@ -110,7 +110,7 @@ pub fn listen(
     }
     let filter = read_filter(params).map_err(|error| refuse(&error))?;
     let app = &arrival.app;
-    let place = app.limits.place(arrival.caller.tenant(), Scope::Streams).map_err(|reached| {
+    let place = app.limits.place(&arrival.caller, Scope::Streams).await.map_err(|reached| {
         app.metrics.rate_limited.inc(reached.scope);
         limited(Some(id), reached)
     })?;
@@ -137,7 +137,7 @@ pub fn listen(
         let text = state.next().await?;
         Some((frame(None, &text), state))
     });
-    Ok(with_rate(sse(app, Stream::Listen, messages, Arc::new(place)), Some(admission)))
+    Ok(with_rate(sse(app, Stream::Listen, messages, Arc::new(place)), Some(admission.standing)))
 }
 
 struct Listening {

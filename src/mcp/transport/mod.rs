@@ -4,6 +4,7 @@
 //! `streamable`; [`sse`] serves the two endpoints of HTTP+SSE.
 
 mod accept;
+mod admit;
 mod ask;
 mod body;
 mod headers;

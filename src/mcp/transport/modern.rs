@@ -28,7 +28,7 @@ pub fn is_meant(header: Option<&str>, method: &str, params: &Params) -> bool {
 ///
 /// # Errors
 /// The response that says why there is none.
-pub fn request(
+pub async fn request(
     arrival: Arrival,
     admission: Admission,
     id: RequestId,
@@ -50,7 +50,7 @@ pub fn request(
     }
     app.metrics.mcp_request(Era::Modern, &method);
     if method.as_ref() == "subscriptions/listen" {
-        return listen::listen(&arrival, &id, &params, admission).map(Begun::Answered);
+        return listen::listen(&arrival, &id, &params, &admission).await.map(Begun::Answered);
     }
     if method.as_ref() == "tools/call" {
         check_params(&arrival, &params).map_err(|e| fail(&e))?;

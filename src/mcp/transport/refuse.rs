@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::headers::VERSION;
 use super::reply::rpc_error;
-use crate::limits::Limited;
+use crate::limits::{Limited, Scope};
 use crate::mcp::error::RpcError;
 use crate::mcp::jsonrpc;
 use crate::mcp::revision::Revision;
@@ -25,6 +25,8 @@ pub fn refusal(headers: &HeaderMap, error: &RpcError) -> Response {
 /// A limit that was reached by what is no JSON-RPC request: HTTP 429.
 pub fn limited_http(headers: &HeaderMap, reached: Limited) -> Response {
     let mut error = RpcError::from(reached);
-    error.status = 429;
+    if reached.scope != Scope::Unavailable {
+        error.status = 429;
+    }
     refusal(headers, &error)
 }

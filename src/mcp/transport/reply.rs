@@ -10,7 +10,7 @@ use serde_json::json;
 use super::accept::Accepts;
 use super::stream::sse;
 use crate::app::App;
-use crate::limits::Admission;
+use crate::limits::Standing;
 use crate::mcp::content::ToolResult;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed;
@@ -104,7 +104,7 @@ pub fn business_error(method: &str, text: String) -> Result<CoreResult, RpcError
 }
 
 /// A finished request as one JSON object.
-pub fn json_reply(finished: Finished, admission: Option<Admission>) -> Response {
+pub fn json_reply(finished: Finished, standing: Option<Standing>) -> Response {
     let status = StatusCode::from_u16(finished.status).unwrap_or(StatusCode::OK);
     let mut response = match finished.text {
         Some(text) => json_body(status, text),
@@ -120,7 +120,7 @@ pub fn json_reply(finished: Finished, admission: Option<Admission>) -> Response 
         headers.insert(RESET, HeaderValue::from(seconds));
         return response;
     }
-    with_rate(response, admission)
+    with_rate(response, standing)
 }
 
 /// A finished request in the form that the client can read.
@@ -134,8 +134,8 @@ pub fn finished_reply(app: &App, finished: Finished, accepts: Accepts) -> Respon
 }
 
 /// Adds what is left of the caller's rate (`RateLimit-Limit`, `-Remaining`, `-Reset` in requests and seconds).
-pub fn with_rate(mut response: Response, admission: Option<Admission>) -> Response {
-    if let Some(Admission { limit, remaining, reset }) = admission {
+pub fn with_rate(mut response: Response, standing: Option<Standing>) -> Response {
+    if let Some(Standing { limit, remaining, reset }) = standing {
         let headers = response.headers_mut();
         headers.insert(LIMIT, HeaderValue::from(limit));
         headers.insert(REMAINING, HeaderValue::from(remaining));

@@ -16,7 +16,7 @@ use super::reply::{Dialect, Finished, json_reply, render, with_rate};
 use super::stream::sse;
 use super::work::Work;
 use crate::app::App;
-use crate::limits::Admission;
+use crate::limits::Standing;
 use crate::mcp::feed::{Feed, Reader, Step, priming, retry};
 use crate::mcp::session::InFlight;
 use crate::mcp::{self, Exchange};
@@ -52,12 +52,12 @@ pub struct Launch {
 /// answered right here.
 pub async fn run(app: &Arc<App>, launch: Box<Launch>) -> Response {
     let Launch { mut exchange, dialect, accepts, in_flight, feed, line, cancel_on_drop } = *launch;
-    let admission = exchange.admission;
+    let standing = exchange.admission.standing;
     let id = exchange.request.id.clone();
     if !mcp::runs_provider(&exchange.request.method) && accepts.json {
         let finished = Box::pin(finish(app, &mut exchange, dialect, None)).await;
         drop((in_flight, cancel_on_drop));
-        return json_reply(finished, Some(admission));
+        return json_reply(finished, Some(standing));
     }
     let work = {
         let (app, line) = (app.clone(), line.clone());
@@ -67,7 +67,7 @@ pub async fn run(app: &Arc<App>, launch: Box<Launch>) -> Response {
         }
     };
     let waiting = Waiting { work: Work::new(&app.tasks, id, work), feed, line, guard: cancel_on_drop };
-    wait(app, waiting, accepts, admission).await
+    wait(app, waiting, accepts, standing).await
 }
 
 /// Answers a request and writes the answer down. Questions to a legacy client go over `line`.
@@ -92,10 +92,10 @@ struct Waiting {
     guard: Option<DropGuard>,
 }
 
-async fn wait(app: &App, waiting: Waiting, accepts: Accepts, admission: Admission) -> Response {
+async fn wait(app: &App, waiting: Waiting, accepts: Accepts, standing: Standing) -> Response {
     let Waiting { mut work, feed, line, guard } = waiting;
     if !accepts.stream {
-        return json_reply(work.await, Some(admission));
+        return json_reply(work.await, Some(standing));
     }
     let unheard = Unheard(feed.clone());
     let mut early = None;
@@ -104,7 +104,7 @@ async fn wait(app: &App, waiting: Waiting, accepts: Accepts, admission: Admissio
             biased;
             finished = &mut work => {
                 if feed.as_ref().is_none_or(|feed| feed.is_silent()) {
-                    return json_reply(finished, Some(admission));
+                    return json_reply(finished, Some(standing));
                 }
                 early = Some(finished);
             }
@@ -136,7 +136,7 @@ async fn wait(app: &App, waiting: Waiting, accepts: Accepts, admission: Admissio
         }
     }
     let reading = Reading { first, reader, pace, guard };
-    with_rate(reading.respond(app, Stream::Response, attached), Some(admission))
+    with_rate(reading.respond(app, Stream::Response, attached), Some(standing))
 }
 
 /// Ends the feed when the client goes away before it has a stream: it could not come back to what it does not know of, and

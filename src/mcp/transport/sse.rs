@@ -16,8 +16,8 @@ use super::legacy::{Lifted, answer_alone, initialized, negotiate};
 use super::refuse::limited_http;
 use super::reply::{Dialect, Finished, http_error, json_body, render, rpc_error};
 use super::run::{self, Pace};
-use super::streamable::{admit, cancel};
-use super::{Answer, Arrival, body};
+use super::streamable::cancel;
+use super::{Answer, Arrival, admit, body};
 use crate::app::App;
 use crate::credentials::Refused;
 use crate::mcp::Endpoint;
@@ -35,8 +35,8 @@ pub async fn connect(arrival: &Arrival) -> Response {
 
 async fn open(arrival: &Arrival) -> Answer {
     let app = &arrival.app;
-    admit(arrival).map_err(|reached| limited_http(&arrival.headers, reached))?;
-    let place = hearing::place(arrival)?;
+    admit::plain(arrival, 0).await.map_err(|reached| limited_http(&arrival.headers, reached))?;
+    let place = hearing::place(arrival).await?;
     let (session, after) = match left_behind(arrival).await {
         Some(known) => {
             app.metrics.streams_resumed.inc(Resumption::Resumed);
@@ -128,14 +128,15 @@ async fn take(
             return Err(rpc_error(&RpcError::session_not_found()));
         }
     };
-    let read = body::read(&app, &headers, http_body).await?;
+    let (read, bytes) = body::read(&app, &headers, http_body).await?;
+    app.limits.charge(&caller, bytes);
+    let credential = session.credential();
+    let arrival = Arc::new(Arrival { app, caller, credential, endpoint: at, headers });
     if !matches!(&read, Body::Single(Message::Request { .. })) {
         // Requests are admitted one by one, and refused on the stream. What is none is counted but not refused: a caller
         // that is over its rate must still be able to cancel.
-        let _ = app.limits.admit(&caller);
+        let _ = admit::plain(&arrival, 0).await;
     }
-    let credential = session.credential();
-    let arrival = Arc::new(Arrival { app, caller, credential, endpoint: at, headers });
     match read {
         Body::Single(message) => dispatch(&arrival, &session, Ok(message)),
         Body::Batch(messages) if session.negotiated().revision.has_batches() => {
@@ -189,7 +190,7 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
                         let lifted = Lifted { id, method, params, session: Some(session.clone()), revision };
                         let feed = session.speaker();
                         let line = feed.map(|feed| Line::new(&arrival, &session, feed));
-                        answer_alone(&arrival, None, lifted, line.as_ref()).await
+                        answer_alone(&arrival, lifted, line.as_ref()).await
                     };
                     say(&arrival.app, &session, finished.text);
                     drop(running);
@@ -209,10 +210,7 @@ async fn settle(
 ) -> Finished {
     let app = &arrival.app;
     app.metrics.mcp_request(Era::Legacy, "initialize");
-    let admitted = app.limits.admit(&arrival.caller).map_err(|reached| {
-        app.metrics.rate_limited.inc(reached.scope);
-        RpcError::from(reached)
-    });
+    let admitted = admit::plain(arrival, 0).await.map_err(RpcError::from);
     let outcome = admitted.and_then(|_| negotiate(params)).and_then(|negotiated| {
         let result = initialized(app, &negotiated);
         session.renegotiate(negotiated);

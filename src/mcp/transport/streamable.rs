@@ -18,9 +18,9 @@ use super::legacy::{Lifted, answer_alone, initialized, metric_name, negotiate, o
 use super::refuse::{limited_http, refusal};
 use super::reply::{self, Dialect, empty, error_response, json_body, limited, render, rpc_error};
 use super::run::{self, Begun, Launch};
-use super::{Answer, Arrival, body, modern};
+use super::{Answer, Arrival, admit, body, modern};
 use crate::app::App;
-use crate::limits::{Admission, Limited};
+use crate::limits::Admission;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::feed::Feed;
 use crate::mcp::jsonrpc::{self, Body, Malformed, Message, RequestId};
@@ -33,39 +33,35 @@ use crate::telemetry::traces;
 /// Bodies larger than this are not read for a caller that is over its rate, in bytes.
 const SMALL_BODY: u64 = 64 * 1024;
 
-/// Takes one request from the caller's rates, whatever the request turns out to be.
-pub(super) fn admit(arrival: &Arrival) -> Result<Admission, Limited> {
-    let admitted = arrival.app.limits.admit(&arrival.caller);
-    admitted.inspect_err(|reached| arrival.app.metrics.rate_limited.inc(reached.scope))
-}
-
 /// POST: one message, or a batch of them.
 pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
-    let admitted = admit(&arrival);
-    if let Err(reached) = &admitted
-        && http_body::Body::size_hint(&http_body).lower() > SMALL_BODY
+    if http_body::Body::size_hint(&http_body).lower() > SMALL_BODY
+        && let Err(reached) = admit::look(&arrival)
     {
-        return limited_http(&arrival.headers, *reached);
+        return limited_http(&arrival.headers, reached);
     }
     let read = body::read(&arrival.app, &arrival.headers, http_body).await;
     let app = arrival.app.clone();
-    let answer = match (read, admitted) {
-        (Ok(Body::Single(Message::Request { id, .. })), Err(reached)) => Err(limited(Some(&id), reached)),
-        (Ok(Body::Batch(_)) | Err(_), Err(reached)) => Err(limited_http(&arrival.headers, reached)),
-        (Err(response), Ok(_)) => Err(response),
-        (Ok(Body::Batch(messages)), Ok(admission)) => batch(arrival, admission, messages).await,
-        (Ok(Body::Single(Message::Request { id, method, params })), Ok(admission)) => {
-            match Box::pin(request(arrival, admission, id, method, params)).await {
+    let answer = match read {
+        Err(response) => match admit::plain(&arrival, 0).await {
+            Ok(_) => Err(response),
+            Err(reached) => Err(limited_http(&arrival.headers, reached)),
+        },
+        Ok((Body::Batch(messages), bytes)) => batch(arrival, messages, bytes).await,
+        Ok((Body::Single(Message::Request { id, method, params }), bytes)) => {
+            match Box::pin(request(arrival, id, method, params, bytes)).await {
                 Ok(Begun::Launched(launch)) => Ok(run::run(&app, launch).await),
                 Ok(Begun::Answered(response)) => Ok(response),
                 Err(response) => Err(response),
             }
         }
         // These are counted but never refused: a caller that is over its rate must still be able to cancel.
-        (Ok(Body::Single(Message::Notification { method, params })), _) => {
+        Ok((Body::Single(Message::Notification { method, params }), bytes)) => {
+            let _ = admit::plain(&arrival, bytes).await;
             notified(&arrival, &method, params.as_ref()).await.map(|()| empty(StatusCode::ACCEPTED))
         }
-        (Ok(Body::Single(Message::Response { id, outcome })), _) => {
+        Ok((Body::Single(Message::Response { id, outcome }), bytes)) => {
+            let _ = admit::plain(&arrival, bytes).await;
             responded(&arrival, &id, outcome).await.map(|()| empty(StatusCode::ACCEPTED))
         }
     };
@@ -74,19 +70,25 @@ pub async fn post(arrival: Arrival, http_body: HttpBody) -> Response {
 
 async fn request(
     arrival: Arrival,
-    admission: Admission,
     id: RequestId,
     method: Box<str>,
     params: Option<bytes::Bytes>,
+    bytes: usize,
 ) -> Result<Begun, Response> {
     let fail = |error: &RpcError| error_response(Some(&id), error);
-    let params = Params::parse(params).map_err(|e| fail(&e))?;
+    let params = Params::parse(params);
+    let admitted = match &params {
+        Ok(params) => admit::request(&arrival, &method, params, bytes).await,
+        Err(_) => admit::plain(&arrival, bytes).await,
+    };
+    let admission = admitted.map_err(|reached| limited(Some(&id), reached))?;
+    let params = params.map_err(|e| fail(&e))?;
     continue_trace(&arrival, &params);
     let header = single(&arrival.headers, VERSION).map_err(|e| fail(&e))?;
     if modern::is_meant(header, &method, &params)
         && !(&*method == "initialize" && params.meta.protocol_version.is_none())
     {
-        return modern::request(arrival, admission, id, method, params);
+        return modern::request(arrival, admission, id, method, params).await;
     }
     let accepts = Accepts::from(&arrival.headers);
     if !accepts.json && !accepts.stream {
@@ -94,7 +96,7 @@ async fn request(
         return Err(fail(&RpcError::new(code::HTTP, 406, text)));
     }
     if &*method == "initialize" {
-        return initialize(&arrival, admission, &id, &params).await.map(Begun::Answered);
+        return initialize(&arrival, &admission, &id, &params).await.map(Begun::Answered);
     }
     let revision = header_revision(header).map_err(|e| fail(&e))?;
     let session = session(&arrival).await.map_err(|e| fail(&e))?;
@@ -125,7 +127,7 @@ async fn legacy(
     if let Some(outcome) = own {
         let finished = render(app, Dialect::Legacy, &id, &lifted.method, outcome);
         let response = reply::finished_reply(app, finished, accepts);
-        return Ok(Begun::Answered(reply::with_rate(response, Some(admission))));
+        return Ok(Begun::Answered(reply::with_rate(response, Some(admission.standing))));
     }
     let (cancelled, _) = run::cancellation(false);
     let in_flight = match &lifted.session {
@@ -148,7 +150,7 @@ async fn legacy(
 }
 
 /// `initialize`: opens a session, or settles anew on the one that the request names.
-async fn initialize(arrival: &Arrival, admission: Admission, id: &RequestId, params: &Params) -> Answer {
+async fn initialize(arrival: &Arrival, admission: &Admission, id: &RequestId, params: &Params) -> Answer {
     let fail = |error: &RpcError| error_response(Some(id), error);
     let app = &arrival.app;
     app.metrics.mcp_request(Era::Legacy, "initialize");
@@ -176,7 +178,8 @@ async fn initialize(arrival: &Arrival, admission: Admission, id: &RequestId, par
     };
     let finished = render(app, Dialect::Legacy, id, "initialize", initialized(app, &negotiated));
     let accepts = Accepts::from(&arrival.headers);
-    let mut response = reply::with_rate(reply::finished_reply(app, finished, accepts), Some(admission));
+    let mut response =
+        reply::with_rate(reply::finished_reply(app, finished, accepts), Some(admission.standing));
     if let Ok(value) = HeaderValue::from_str(&session.id) {
         response.headers_mut().insert(HeaderName::from_static(SESSION), value);
     }
@@ -261,7 +264,13 @@ async fn responded(
 }
 
 /// A batch: 2025-03-26 only. Answered as one array, in the order of the requests.
-async fn batch(arrival: Arrival, admission: Admission, messages: Vec<Result<Message, Malformed>>) -> Answer {
+async fn batch(arrival: Arrival, messages: Vec<Result<Message, Malformed>>, bytes: usize) -> Answer {
+    admit::look(&arrival).map_err(|reached| limited_http(&arrival.headers, reached))?;
+    // Each of its requests is admitted by itself. Without any it is counted, as what is not to be served is.
+    if !messages.iter().any(|message| matches!(message, Ok(Message::Request { .. }))) {
+        let _ = admit::plain(&arrival, 0).await;
+    }
+    arrival.app.limits.charge(&arrival.caller, bytes);
     let refuse = |error: RpcError| refusal(&arrival.headers, &error);
     let session = session(&arrival).await.map_err(refuse)?;
     let by_header = spoken_revision(&arrival).map_err(refuse)?;
@@ -274,14 +283,8 @@ async fn batch(arrival: Arrival, admission: Admission, messages: Vec<Result<Mess
     let work = {
         let arrival = Arc::new(arrival);
         arrival.app.tasks.clone().spawn(tracing::Instrument::in_current_span(async move {
-            // The POST was admitted for one request; each further one is admitted on its own.
-            let mut admitted = Some(admission);
-            let elements = messages.into_iter().map(|message| {
-                let is_request = matches!(message, Ok(Message::Request { .. }));
-                let admission = admitted.take_if(|_| is_request);
-                element(&arrival, session.as_ref(), revision, admission, message)
-            });
-            join_all(elements).await
+            let each = |message| element(&arrival, session.as_ref(), revision, message);
+            join_all(messages.into_iter().map(each)).await
         }))
     };
     let answers = work.await.map_err(|error| {
@@ -299,7 +302,6 @@ async fn element(
     arrival: &Arrival,
     session: Option<&Arc<Session>>,
     revision: Revision,
-    admission: Option<Admission>,
     message: Result<Message, Malformed>,
 ) -> Option<String> {
     match message {
@@ -324,7 +326,7 @@ async fn element(
             Err(error) => Some(jsonrpc::error_response(Some(&id), &error)),
             Ok(params) => {
                 let lifted = Lifted { id, method, params, session: session.cloned(), revision };
-                answer_alone(arrival, admission, lifted, None).await.text
+                answer_alone(arrival, lifted, None).await.text
             }
         },
     }
@@ -339,7 +341,7 @@ pub(super) fn no_session(headers: &HeaderMap) -> Response {
 
 /// DELETE: ends the session that the request names.
 pub async fn delete(arrival: &Arrival) -> Response {
-    if let Err(reached) = admit(arrival) {
+    if let Err(reached) = admit::plain(arrival, 0).await {
         return limited_http(&arrival.headers, reached);
     }
     let found = match spoken_revision(arrival) {

@@ -50,6 +50,12 @@ struct LimitStatus {
     sessions_at_once: u32,
     streams_at_once: u32,
     questions_at_once: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32")]
+    tenant_bytes_per_second: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32")]
+    tenant_bytes_burst: Option<u32>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -74,17 +80,19 @@ fn credential(caller: &Caller) -> CredentialStatus {
     }
 }
 
-fn limits(core: &Core) -> LimitStatus {
-    let config = core.limits.config();
+fn limits(caller: &Caller) -> LimitStatus {
+    let limits = caller.limits();
     LimitStatus {
-        tenant_requests_per_second: config.tenant.per_second,
-        tenant_burst: config.tenant.burst,
-        key_requests_per_second: config.key.per_second,
-        key_burst: config.key.burst,
-        calls_at_once: config.tenant.concurrency,
-        sessions_at_once: config.tenant.sessions,
-        streams_at_once: config.tenant.streams,
-        questions_at_once: config.tenant.questions,
+        tenant_requests_per_second: limits.tenant.per_second,
+        tenant_burst: limits.tenant.burst,
+        key_requests_per_second: limits.key.per_second,
+        key_burst: limits.key.burst,
+        calls_at_once: limits.concurrency,
+        sessions_at_once: limits.sessions,
+        streams_at_once: limits.streams,
+        questions_at_once: limits.questions,
+        tenant_bytes_per_second: limits.bytes.map(|bytes| bytes.per_second),
+        tenant_bytes_burst: limits.bytes.map(|bytes| bytes.burst),
     }
 }
 
@@ -115,7 +123,6 @@ pub fn add(kit: Toolkit, core: &Core) -> Result<Toolkit> {
         .open_world(false)
         .output::<Status>();
     let for_status = core.clone();
-    let for_settings = core.clone();
     kit.tool(spec, move |call: Call, NoArguments {}| {
         let core = for_status.clone();
         async move {
@@ -125,7 +132,7 @@ pub fn add(kit: Toolkit, core: &Core) -> Result<Toolkit> {
                 tenant: caller.data().tenant_name.clone(),
                 plan: caller.data().plan.clone(),
                 credential: credential(caller),
-                limits: limits(&core),
+                limits: limits(caller),
                 servers: registry.map(|registry| servers(caller, &registry)).unwrap_or_default(),
             };
             Ok(ToolResult::structured(&status)?)
@@ -135,21 +142,18 @@ pub fn add(kit: Toolkit, core: &Core) -> Result<Toolkit> {
         &ResourceSpec::new(SETTINGS_URI, "Account settings", "application/json").description(
             "The settings of this account: tenant, plan, credential with its scopes, and limits.",
         ),
-        move |call: Call| {
-            let core = for_settings.clone();
-            async move {
-                let caller = call.caller();
-                let settings = serde_json::json!({
-                    "tenant": { "id": caller.tenant(), "name": caller.data().tenant_name },
-                    "plan": caller.data().plan,
-                    "credential": credential(caller),
-                    "scopes": caller.scopes(),
-                    "limits": limits(&core),
-                    "risks": [Risk::ReadOnly, Risk::Write, Risk::Destructive],
-                });
-                let text = serde_json::to_string_pretty(&settings)?;
-                Ok(vec![ResourceContents::text(SETTINGS_URI, "application/json", text)].into())
-            }
+        move |call: Call| async move {
+            let caller = call.caller();
+            let settings = serde_json::json!({
+                "tenant": { "id": caller.tenant(), "name": caller.data().tenant_name },
+                "plan": caller.data().plan,
+                "credential": credential(caller),
+                "scopes": caller.scopes(),
+                "limits": limits(caller),
+                "risks": [Risk::ReadOnly, Risk::Write, Risk::Destructive],
+            });
+            let text = serde_json::to_string_pretty(&settings)?;
+            Ok(vec![ResourceContents::text(SETTINGS_URI, "application/json", text)].into())
         },
     )
 }

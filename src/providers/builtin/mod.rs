@@ -13,7 +13,6 @@ use crate::config;
 use crate::db::Db;
 use crate::dns::Resolver;
 use crate::error::{Error, Result};
-use crate::limits::Limits;
 use crate::usage::Usage;
 
 /// The pack's server name.
@@ -26,8 +25,6 @@ pub struct Core {
     pub db: Db,
     /// Brings records that are still on their way into the database.
     pub usage: Usage,
-    /// What callers may use.
-    pub limits: Arc<Limits>,
     /// What day it is.
     pub clock: Clock,
     /// What there is to call; set once it is known.

@@ -103,6 +103,6 @@ async fn nothing_is_left_of_clients_that_leave_without_a_word() {
         let is_back = async || Heap::now().is_back_at(heap);
         eventually(&format!("the heap to shrink to {heap:?}"), is_back).await;
     }
-    world.take_every_place();
+    world.take_every_place().await;
     assert_eq!(world.gateway.metric("weir_calls_dropped_total"), 0.0);
 }

@@ -29,7 +29,8 @@ async fn a_token_stands_for_an_active_tenant() {
             issuers: vec![config::Issuer { jwks_file: Some(path), ..issuer(&["ES256"]) }],
         };
         let client = reqwest::Client::builder().build().expect("a client");
-        let made = Credentials::new(db.clone(), &auth, RESOURCE, clock.clone(), &client);
+        let limits = config::Layers::default().load().expect("the defaults").limits;
+        let made = Credentials::new(db.clone(), &auth, &limits, RESOURCE, clock.clone(), &client);
         let credentials = made.expect("credentials");
         let tenant = tenants::create(&db, &clock, Actor::Cli, "Acme").await.expect("a tenant").id;
         let token_of = |tenant: TenantId, sub: &str| {

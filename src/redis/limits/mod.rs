@@ -1,0 +1,5 @@
+//! What limits share between replicas.
+
+mod meter;
+
+pub use meter::{Level, Meter};
