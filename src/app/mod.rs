@@ -16,7 +16,7 @@ use crate::egress;
 use crate::error::{Error, Result};
 use crate::hooks::{Hook, LogHook, MetricsHook};
 use crate::http::client_ip::Flood;
-use crate::limits::Limits;
+use crate::limits::{self, Limits};
 use crate::mcp::bus::{Bus, Heard};
 use crate::mcp::server_info;
 use crate::mcp::session::{Foundation, Session, Sessions};
@@ -127,7 +127,6 @@ impl App {
         let internal = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
         let metrics = Arc::new(Metrics::new(clock.now()).map_err(|e| internal(&e))?);
         let bus = Bus::new();
-        let limits = Arc::new(Limits::new(clock.clone()));
         let (journal, writer) = Journal::new(db.clone(), metrics.clone());
         let usage = Usage::new(journal.clone());
         let known: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
@@ -158,6 +157,8 @@ impl App {
         metrics.database_up.set(1);
         let last_tasks = Tasks::new();
         let peers = peers::join(&config.redis, &metrics, &last_tasks).await?;
+        let shared = peers.as_ref().map(limits::Shared::with);
+        let limits = Arc::new(Limits::new(&config.limits, clock.clone(), shared, metrics.clone()));
         let foundation = Foundation {
             clock: clock.clone(),
             limits: limits.clone(),

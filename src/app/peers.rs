@@ -57,13 +57,17 @@ pub(super) fn spawn(app: &Arc<App>, peers: &Arc<Peers>) {
         post.read(|heard| hear(&hearer, heard)).await;
     };
     tasks.spawn(stop.clone().run_until_cancelled_owned(listening));
+    tasks.spawn(app.limits.clone().upkeep(stop.clone()));
     tasks.spawn(stop.run_until_cancelled_owned(keep_lease(app.clone(), peers.clone())));
 }
 
 /// Leaves the others: nobody sends this replica anything more, what it was sent is heard, and what it has to say is said.
 pub async fn leave(app: &App) {
     let Some(peers) = &app.peers else { return };
-    let _ = peers.replicas.leave().await;
+    // Who has not given everything back must be found dead, so that others do it.
+    if app.limits.leave().await.is_ok() {
+        let _ = peers.replicas.leave().await;
+    }
     let _ = peers.post.tell_all_and_wait(Message::Hello).await;
     peers.post.catch_up().await;
     app.sessions.leave();
@@ -104,6 +108,9 @@ fn beaten(app: &Arc<App>, peers: &Arc<Peers>, beat: Beat, back: bool) {
         let (app, lost) = (app.clone(), beat.memory_lost);
         app.clone().last_tasks.spawn(async move { app.sessions.write_again(lost).await });
     }
+    if beat.memory_lost || beat.lapsed {
+        app.limits.reassert();
+    }
     for dead in beat.dead {
         tracing::warn!(replica = %dead, "a replica died; giving back what it held");
         let (app, peers) = (app.clone(), peers.clone());
@@ -112,7 +119,9 @@ fn beaten(app: &Arc<App>, peers: &Arc<Peers>, beat: Beat, back: bool) {
             for envelope in peers.post.left_for(dead).await {
                 app.sessions.hear(envelope);
             }
-            let _ = peers.replicas.bury(dead).await;
+            if app.limits.forget_replica(dead).await.is_ok() {
+                let _ = peers.replicas.bury(dead).await;
+            }
             peers.courier.tell_all(Message::Died { replica: dead });
         });
     }
@@ -163,6 +172,7 @@ fn hear(app: &Arc<App>, heard: Heard) {
             }
         }
         Message::Invalidated => app.credentials.look_now(),
+        Message::Recall { tenant } => app.limits.give_back(tenant),
         Message::Changed { tenant, server, what, uri } => {
             let what = match (&*what, uri) {
                 ("tools", _) => Changed::Tools,

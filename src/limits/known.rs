@@ -9,6 +9,7 @@ use quick_cache::{Equivalent, Lifecycle, UnitWeighter};
 
 use super::bucket::Bucket;
 use super::tenant::Tenant;
+use super::upkeep::Queue;
 use crate::caller::Principal;
 use crate::id::TenantId;
 
@@ -57,20 +58,42 @@ pub(super) struct Known {
     tenants: Cache<TenantId, Arc<Tenant>, UnitWeighter, quick_cache::DefaultHashBuilder, Held>,
     keys: Cache<Principal, Arc<Bucket>>,
     called: Cache<Called, Arc<Bucket>>,
+    queue: Option<Arc<Queue>>,
 }
 
 impl Known {
-    pub(super) fn new() -> Self {
+    /// Nothing yet. Tenants get into this queue when they have something to say to the shared state.
+    pub(super) fn new(queue: Option<Arc<Queue>>) -> Self {
         let weight = u64::try_from(REMEMBERED).unwrap_or(u64::MAX);
         Self {
             tenants: Cache::with(REMEMBERED, weight, UnitWeighter, Default::default(), Held),
             keys: Cache::new(REMEMBERED),
             called: Cache::new(REMEMBERED),
+            queue,
         }
     }
 
     pub(super) fn tenant(&self, id: TenantId) -> Arc<Tenant> {
-        found(self.tenants.get_or_insert_with(&id, || Ok::<_, Infallible>(Arc::default())))
+        let fresh = || Ok::<_, Infallible>(Arc::new(Tenant::new(id, self.queue.clone())));
+        found(self.tenants.get_or_insert_with(&id, fresh))
+    }
+
+    /// The tenant, if it is known.
+    pub(super) fn peek(&self, id: TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.peek(&id)
+    }
+
+    pub(super) fn each_tenant(&self, mut see: impl FnMut(&Arc<Tenant>)) {
+        self.tenants.iter().for_each(|(_, tenant)| see(&tenant));
+    }
+
+    pub(super) fn each_bucket(&self, see: impl Fn(&Bucket)) {
+        for (_, tenant) in self.tenants.iter() {
+            see(&tenant.requests);
+            see(&tenant.bytes);
+        }
+        self.keys.iter().for_each(|(_, bucket)| see(&bucket));
+        self.called.iter().for_each(|(_, bucket)| see(&bucket));
     }
 
     pub(super) fn key(&self, principal: &Principal) -> Arc<Bucket> {

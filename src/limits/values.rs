@@ -155,8 +155,8 @@ pub struct EffectiveLimits {
     pub streams: u32,
     /// Calls of the tenant at once that wait for an answer of their clients.
     pub questions: u32,
-    servers: Vec<Rule>,
-    tools: Vec<Rule>,
+    pub(super) servers: Vec<Rule>,
+    pub(super) tools: Vec<Rule>,
 }
 
 impl Default for EffectiveLimits {

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use crate::id::{SessionRowId, TenantId};
+use crate::id::{ReplicaId, SessionRowId, TenantId};
 
 /// Makes the names.
 #[derive(Debug, Clone)]
@@ -82,6 +82,12 @@ impl Keys {
     #[must_use]
     pub fn dead(&self) -> String {
         self.shared("dead")
+    }
+
+    /// Tenants of which this replica has places, by the second at which that was noted last (sorted set).
+    #[must_use]
+    pub fn held_by(&self, replica: ReplicaId) -> String {
+        self.shared(format_args!("held:{replica}"))
     }
 
     /// A random text that changes when Redis loses its memory.

@@ -27,6 +27,11 @@ pub enum Message {
     },
     /// Rows of invalidations were written: look at once.
     Invalidated,
+    /// The sender was refused a place of this tenant: give back those that are not used.
+    Recall {
+        /// Which tenant.
+        tenant: TenantId,
+    },
     /// A catalogue or a resource changed.
     Changed {
         /// Only for this tenant.

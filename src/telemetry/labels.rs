@@ -68,6 +68,13 @@ labels! {
         /// None: whether one was reached cannot be found out while Redis is away.
         Unavailable = "unavailable",
     }
+    /// Why Redis was asked about limits.
+    Trip("why") {
+        /// A request had to wait for it.
+        Request = "request",
+        /// Something was given back or reported.
+        Upkeep = "upkeep",
+    }
     /// Which kind of protocol a request spoke.
     Era("era") {
         /// 2024-11-05 to 2025-11-25: sessions.

@@ -14,7 +14,7 @@ use prometheus::{
 
 use super::labels::{
     Answer, Counters, Era, Gauges, Label, Limit, Method, Open, Outcome, Refusal, Resumption, SessionEnd,
-    StatusClass, Stream, Transport,
+    StatusClass, Stream, Transport, Trip,
 };
 use super::process::Process;
 use crate::clock::Timestamp;
@@ -80,6 +80,8 @@ pub struct Metrics {
     pub auth_refusals: Counters<Refusal>,
     /// Requests that a limit turned away.
     pub rate_limited: Counters<Limit>,
+    /// Round trips to Redis for limits.
+    pub limit_trips: Counters<Trip>,
     mcp_requests: IntCounterVec,
     /// Per era, per method, with one more for `other`.
     mcp_children: Vec<Vec<OnceLock<IntCounter>>>,
@@ -155,6 +157,7 @@ impl Metrics {
                 "Requests refused at authentication.",
             )?,
             rate_limited: Counters::register(r, "weir_rate_limited_total", "Requests refused by a limit.")?,
+            limit_trips: Counters::register(r, "weir_limit_trips_total", "Limits asked of Redis.")?,
             mcp_requests: counters(
                 r,
                 "weir_mcp_requests_total",

@@ -611,6 +611,7 @@ fn subject(message: &Message) -> Option<SessionName> {
         Message::Hello
         | Message::Died { .. }
         | Message::Invalidated
+        | Message::Recall { .. }
         | Message::Changed { .. }
         | Message::Ack { .. } => None,
     }

@@ -49,15 +49,19 @@ impl Meter {
     }
 
     /// Lets drain what has drained by `now`. A clock that stepped back costs what would have drained meanwhile. A bucket
-    /// that was made smaller is empty at worst.
-    pub fn drain(&mut self, rate: Rate, now: i64) {
+    /// that was made smaller is empty at worst. Says whether either was so, which a later look would not see.
+    pub fn drain(&mut self, rate: Rate, now: i64) -> bool {
+        let mut changed = self.at > now;
         let elapsed = now.saturating_sub(self.at).max(0);
         let drained = elapsed.saturating_mul(i64::from(rate.per_second));
         self.debt = self.debt.saturating_sub(drained).max(0);
-        if rate.burst < self.burst {
-            self.debt = self.debt.min(i64::from(rate.burst) * TOKEN);
+        let most = i64::from(rate.burst) * TOKEN;
+        if rate.burst < self.burst && self.debt > most {
+            self.debt = most;
+            changed = true;
         }
         (self.at, self.burst) = (now, rate.burst);
+        changed
     }
 
     /// Notes that so many tokens were taken, whether or not they are there.
