@@ -109,7 +109,8 @@ async fn deleting_the_session_cancels_what_runs_in_it() {
 
 #[tokio::test]
 async fn an_id_that_is_in_flight_is_refused_a_second_time() {
-    let gateway = Gateway::start().await;
+    // Alone: each replica knows the requests that run there (docs/DESIGN.md says why).
+    let gateway = Gateway::build().alone().start().await;
     let key = gateway.caller().await;
     let session = Legacy::open(&gateway, &key, "2025-11-25").await;
     let endless = json!({ "steps": 1000, "delay_ms": 1000 });

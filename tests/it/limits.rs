@@ -29,7 +29,9 @@ fn limited(reply: &Reply, limit: &str, max: u32) {
 #[tokio::test]
 async fn a_key_has_a_burst_and_then_its_rate() {
     let clock = clock();
+    // Alone: the hand that moves this clock does not move that of Redis.
     let gateway = Gateway::build()
+        .alone()
         .clock(&clock)
         .set("limits.key.burst", 3)
         .set("limits.key.per_second", 1)
@@ -107,7 +109,9 @@ async fn a_tenant_has_a_rate_over_all_its_keys() {
 #[tokio::test]
 async fn a_tenant_has_a_rate_of_bytes_in_and_out() {
     let clock = clock();
+    // Alone: what one replica has charged the others learn a moment later.
     let gateway = Gateway::build()
+        .alone()
         .clock(&clock)
         .set("limits.tenant.bytes_per_second", 10_000)
         .set("limits.tenant.bytes_burst", 20_000)
@@ -183,7 +187,9 @@ async fn streams_have_places_too() {
 }
 
 async fn flooded() -> (Gateway, Key) {
+    // Alone: strangers are counted by each process for itself.
     let gateway = Gateway::build()
+        .alone()
         .set("limits.ip.burst", 5)
         .set("limits.ip.per_second", 1)
         .set("auth.failure_floor_ms", 0)
@@ -260,7 +266,9 @@ async fn guesses_at_session_ids_are_a_flood_too() {
 #[tokio::test]
 async fn forwarded_addresses_count_only_behind_a_trusted_proxy() {
     for (trusted, different) in [("", false), ("127.0.0.0/8", true)] {
+        // Alone: strangers are counted by each process for itself.
         let gateway = Gateway::build()
+            .alone()
             .set("server.trusted_proxies", trusted)
             .set("limits.ip.burst", 2)
             .set("limits.ip.per_second", 1)

@@ -16,7 +16,8 @@ use crate::support::{Draft, Gateway, Legacy, Modern, raw};
 
 #[tokio::test]
 async fn health_and_readiness_follow_the_database() {
-    let gateway = Gateway::start().await;
+    // Alone: about the database of one process.
+    let gateway = Gateway::build().alone().start().await;
     let get = |path: &str| gateway.request(Method::GET, path).send();
     let engine = gateway.app.db.engine();
     let health = get("/health").await;
@@ -42,7 +43,8 @@ async fn health_and_readiness_follow_the_database() {
 
 #[tokio::test]
 async fn metrics_have_a_listener_of_their_own() {
-    let gateway = Gateway::build().set("metrics.listen", "127.0.0.1:0").start().await;
+    // Alone: about the numbers of one process.
+    let gateway = Gateway::build().alone().set("metrics.listen", "127.0.0.1:0").start().await;
     let key = gateway.caller().await;
     let _session = Legacy::open(&gateway, &key, "2025-11-25").await;
     let _old = Old::open(&gateway, &key).await;
@@ -146,7 +148,8 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait() {
-    let gateway = Gateway::build().set("server.max_connections", 1).start().await;
+    // Alone: about the connections of one process.
+    let gateway = Gateway::build().alone().set("server.max_connections", 1).start().await;
     let first = raw::connect(gateway.address).await;
     let waiting = gateway.app.tasks.spawn(gateway.request(Method::GET, "/health").send());
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -269,8 +272,9 @@ async fn log(client: &Modern, uri: &str) -> Value {
 
 #[tokio::test]
 async fn callers_read_their_own_calls_in_pages() {
+    // Alone: each process writes its own journal, a moment later.
     let gateway =
-        Gateway::build().set("limits.key.burst", 1000).set("limits.tenant.burst", 1000).start().await;
+        Gateway::build().alone().set("limits.key.burst", 1000).set("limits.tenant.burst", 1000).start().await;
     let key = gateway.caller().await;
     let client = Modern::new(&gateway, &key);
     let neighbour = Modern::new(&gateway, &gateway.key(key.tenant).await);
@@ -308,7 +312,8 @@ async fn callers_read_their_own_calls_in_pages() {
 
 #[tokio::test]
 async fn the_history_of_sessions_says_how_each_ended() {
-    let mut gateway = Gateway::build().set("mcp.sse_grace_ms", 0).start().await;
+    // Alone: looks at what one process knows.
+    let mut gateway = Gateway::build().alone().set("mcp.sse_grace_ms", 0).start().await;
     let key = gateway.caller().await;
     let operator = gateway.operator().await;
     let deleted = Legacy::open(&gateway, &key, "2025-06-18").await;

@@ -266,7 +266,8 @@ async fn a_refusal_is_noticed_while_another_question_waits() {
 
 #[tokio::test]
 async fn a_question_that_cannot_be_sent_withdraws_those_before_it() {
-    let gateway = Gateway::start().await;
+    // Alone: a process bounds the questions that wait there.
+    let gateway = Gateway::build().alone().start().await;
     let session = able(&gateway).await;
     let mut waiting = Vec::new();
     for _ in 0..31 {

@@ -232,7 +232,8 @@ async fn ids_that_lead_nowhere_are_refused() {
 
 #[tokio::test]
 async fn an_answer_that_is_no_longer_kept_is_not_waited_for() {
-    let gateway = Gateway::build().set("mcp.replay_bytes", 4096).start().await;
+    // Alone: a process bounds what it keeps.
+    let gateway = Gateway::build().alone().set("mcp.replay_bytes", 4096).start().await;
     let session = Legacy::open(&gateway, &gateway.caller().await, "2025-11-25").await;
     let mut lost = Vec::new();
     for number in 0..3 {
@@ -284,7 +285,9 @@ async fn what_a_tenant_keeps_is_bounded_and_costs_nobody_else() {
 
 #[tokio::test]
 async fn a_stream_that_is_not_read_keeps_nothing_from_a_newer_one() {
+    // Alone: about the buffers of one process.
     let gateway = Gateway::build()
+        .alone()
         .set("limits.key.burst", 1000)
         .set("limits.tenant.burst", 1000)
         .set("mcp.replay_bytes", 4096)
@@ -404,7 +407,8 @@ async fn an_http_and_sse_client_comes_back_to_its_session() {
 
 #[tokio::test]
 async fn an_http_and_sse_session_waits_for_its_client_only_so_long() {
-    let gateway = Gateway::build().set("mcp.sse_grace_ms", 100).start().await;
+    // Alone: looks at what one process knows.
+    let gateway = Gateway::build().alone().set("mcp.sse_grace_ms", 100).start().await;
     let key = gateway.caller().await;
     let old = Old::open(&gateway, &key).await;
     drop(old);
@@ -415,7 +419,8 @@ async fn an_http_and_sse_session_waits_for_its_client_only_so_long() {
 #[tokio::test]
 async fn sessions_that_were_never_used_end_early_and_go_first() {
     let clock = Clock::manual(Timestamp::from_micros(1_790_000_000_000_000));
-    let gateway = Gateway::build().clock(&clock).set("limits.tenant.sessions", 3).start().await;
+    // Alone: the hand that moves this clock does not move that of Redis.
+    let gateway = Gateway::build().alone().clock(&clock).set("limits.tenant.sessions", 3).start().await;
     let key = gateway.caller().await;
     let used = Legacy::open(&gateway, &key, "2025-11-25").await;
     for _ in 0..20 {

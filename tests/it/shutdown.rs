@@ -10,7 +10,8 @@ use crate::support::{Gateway, Legacy, Modern, raw};
 
 #[tokio::test]
 async fn what_is_under_way_ends_well() {
-    let mut gateway = Gateway::start().await;
+    // Alone: other processes keep what this one leaves.
+    let mut gateway = Gateway::build().alone().start().await;
     let key = gateway.caller().await;
     let client = Modern::new(&gateway, &key);
     let session = Legacy::open(&gateway, &key, "2025-11-25").await;
@@ -46,7 +47,8 @@ async fn what_is_under_way_ends_well() {
 
 #[tokio::test]
 async fn a_call_over_http_and_sse_is_answered_before_its_stream_ends() {
-    let mut gateway = Gateway::start().await;
+    // Alone: the call runs where the stream is.
+    let mut gateway = Gateway::build().alone().start().await;
     let mut old = Old::open(&gateway, &gateway.caller().await).await;
     let count = json!({ "name": "slow_count", "arguments": { "steps": 3, "delay_ms": 200 },
         "_meta": { "progressToken": 1 } });

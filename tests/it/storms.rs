@@ -35,11 +35,15 @@ async fn a_storm_of_initialize_loses_no_row() {
         }
     });
     futures_util::future::join_all(storm).await;
-    gateway.app.usage.flush().await;
-    assert_eq!(gateway.app.metrics.calls_dropped.get(), 0);
+    for app in gateway.apps() {
+        app.usage.flush().await;
+        assert_eq!(app.metrics.calls_dropped.get(), 0);
+    }
     let (open, ended) = history(&gateway, &key).await;
     assert_eq!(open + ended, CLIENTS * EACH);
-    assert_eq!((open, gateway.app.sessions.select(|_| true).len()), (100, 100));
+    assert_eq!(open, 100);
+    let known: usize = gateway.apps().map(|app| app.sessions.len()).sum();
+    assert_eq!(known, 100, "each where it was opened, and nowhere else");
 }
 
 /// How many sessions of the key's tenant are open, and how many have ended.
