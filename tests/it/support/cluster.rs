@@ -258,11 +258,6 @@ impl Cluster {
         Self::build().start().await
     }
 
-    /// One replica.
-    pub fn door(&self, replica: usize) -> Door {
-        self.replicas[replica].door()
-    }
-
     /// Every replica.
     pub fn doors(&self) -> Vec<Door> {
         self.replicas.iter().map(Replica::door).collect()

@@ -10,7 +10,7 @@ pub trait Entrance {
     fn url(&self) -> &str;
 }
 
-/// One replica, whatever stands in front of it.
+/// A replica, or a balancer.
 #[derive(Debug, Clone)]
 pub struct Door {
     http: reqwest::Client,
@@ -21,6 +21,11 @@ impl Door {
     /// The one at this address.
     pub fn at(address: std::net::SocketAddr) -> Self {
         Self { http: gateway::client(), url: format!("http://{address}") }
+    }
+
+    /// The same as another entrance, without what is behind it.
+    pub fn like(entrance: &impl Entrance) -> Self {
+        Self { http: entrance.http().clone(), url: entrance.url().to_owned() }
     }
 }
 

@@ -23,14 +23,18 @@ impl Fault {
         let (address, mut changes) = (port.address, way.subscribe());
         let (mut listener, tasks) = (Some(port.listen(None)), Tasks::new());
         tasks.clone().spawn(async move {
-            while changes.wait_for(|way| *way != Way::Cut).await.is_ok() {
+            let mut watched = changes.clone();
+            loop {
                 // Goes at the cut: without a listener, connections are refused.
                 let listener = listener.take().unwrap_or_else(|| port.listen(None));
-                let mut cut = changes.clone();
-                let cut = async move { drop(cut.wait_for(|way| *way == Way::Cut).await) };
+                let cut = async { watched.wait_for(|way| *way == Way::Cut).await.is_ok() };
                 tokio::select! {
-                    () = cut => {}
+                    is_cut = cut => if !is_cut { return },
                     () = accept(&listener, server, &changes, &tasks) => {}
+                }
+                drop(listener);
+                if changes.wait_for(|way| *way != Way::Cut).await.is_err() {
+                    return;
                 }
             }
         });

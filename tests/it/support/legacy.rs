@@ -51,17 +51,23 @@ impl Legacy {
     pub async fn open_with(gateway: &impl Entrance, key: &Key, revision: &str, capabilities: Value) -> Self {
         let hello = Self::hello(gateway, key, revision).set("/params/capabilities", capabilities);
         let reply = hello.send().await;
-        let agreed = reply.result()["protocolVersion"].as_str().expect("a revision").to_owned();
-        let session = Self {
-            http: gateway.http().clone(),
-            url: format!("{}/mcp", gateway.url()),
-            token: key.secret.clone(),
-            id: reply.header("mcp-session-id").expect("a session").to_owned(),
-            revision: agreed,
-            next: Arc::new(AtomicU64::new(1)),
-        };
+        let agreed = reply.result()["protocolVersion"].as_str().expect("a revision");
+        let id = reply.header("mcp-session-id").expect("a session");
+        let session = Self::opened(gateway, key, agreed, id);
         assert_eq!(session.notify("notifications/initialized", json!({})).await.status, 202);
         session
+    }
+
+    /// A session that was opened.
+    pub fn opened(entrance: &impl Entrance, key: &Key, revision: &str, id: &str) -> Self {
+        Self {
+            http: entrance.http().clone(),
+            url: format!("{}/mcp", entrance.url()),
+            token: key.secret.clone(),
+            id: id.to_owned(),
+            revision: revision.to_owned(),
+            next: Arc::new(AtomicU64::new(1)),
+        }
     }
 
     /// The same session as somebody else would use it.
