@@ -420,7 +420,13 @@ async fn an_http_and_sse_session_waits_for_its_client_only_so_long() {
 async fn sessions_that_were_never_used_end_early_and_go_first() {
     let clock = Clock::manual(Timestamp::from_micros(1_790_000_000_000_000));
     // Alone: the hand that moves this clock does not move that of Redis.
-    let gateway = Gateway::build().alone().clock(&clock).set("limits.tenant.sessions", 3).start().await;
+    let gateway = Gateway::build()
+        .alone()
+        .set("redis.url", "")
+        .clock(&clock)
+        .set("limits.tenant.sessions", 3)
+        .start()
+        .await;
     let key = gateway.caller().await;
     let used = Legacy::open(&gateway, &key, "2025-11-25").await;
     for _ in 0..20 {
