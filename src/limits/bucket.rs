@@ -11,7 +11,7 @@ use crate::config::Rate;
 use crate::redis::limits::{Draw, Drawn, Meter, Name};
 
 /// Of a bucket, all replicas together have at most one part in this many ahead of use.
-const PARTS: u32 = 4;
+const PARTS: u32 = 8;
 
 /// What one request takes out of a bucket.
 #[derive(Debug, Clone, Copy)]
@@ -34,9 +34,9 @@ impl Taking {
         if self.is_soft() { 1 } else { i64::from(self.amount) }
     }
 
-    /// Tokens that one of so many replicas may have ahead, beside the one in use.
+    /// Tokens that one of so many replicas may have ahead.
     fn spare(self, replicas: u32) -> u32 {
-        (self.rate.burst / PARTS.saturating_mul(replicas)).saturating_sub(1)
+        self.rate.burst / PARTS.saturating_mul(replicas)
     }
 }
 

@@ -15,11 +15,11 @@
 //!
 //! With *R* living replicas, and a bucket of *burst* that refills at *rate*:
 //!
-//! * **Rates.** A replica has at most ⌊*burst* / 4*R*⌋ − 1 tokens ahead of use (and none where that is less than 0), so in
-//!   any span of time *t* all replicas together let in at most *burst* + *rate* · *t* + *burst* / 4 requests. Where
-//!   *burst* < 8*R* it is *burst* + *rate* · *t* exactly. Tokens are leased ahead only while at least half of the bucket is
-//!   left; those that nobody uses are lost, and never more than a quarter of a bucket. Replicas that have not yet heard of
-//!   a new one (they do within a third of `redis.lease_ms`) may have another quarter.
+//! * **Rates.** A replica has at most ⌊*burst* / 8*R*⌋ tokens ahead of use, so in any span of time *t* all replicas together
+//!   let in at most *burst* + *rate* · *t* + *burst* / 8 requests. Where *burst* < 8*R* it is *burst* + *rate* · *t* exactly.
+//!   Tokens are leased ahead only while at least half of the bucket is left; those that nobody uses are lost, and never
+//!   more than an eighth of a bucket. Replicas that have not yet heard of a new one (they do within a third of
+//!   `redis.lease_ms`) may have another eighth.
 //! * **Bytes.** The same, and what is under way: a body and an answer are charged whole, once their size is known, and what
 //!   was sent on one replica is known to the others within 150 ms.
 //! * **Places.** Never more than there are. Of a limit of *n* places a replica keeps up to max(1, *n* / 8*R*) at hand while

@@ -160,7 +160,7 @@ fn run<T>(story: impl Future<Output = T>) -> T {
 
 /// Tokens that all replicas together may have ahead.
 fn ahead(burst: u32, replicas: u32) -> u64 {
-    u64::from(replicas * (burst / (4 * replicas)).saturating_sub(1))
+    u64::from(replicas * (burst / (8 * replicas)))
 }
 
 /// Whether some span of time has seen more than was promised.
@@ -281,7 +281,7 @@ fn far_below_the_limit_few_requests_ask_and_at_it_none_twice() {
             cluster.turn().await;
         }
         let trips = cluster.trips();
-        assert!(trips <= 150, "{trips} trips for 1000 requests");
+        assert!(trips <= 205, "{trips} trips for 1000 requests");
 
         // Ten times as many as are allowed.
         let mut admitted = 0;
@@ -289,7 +289,7 @@ fn far_below_the_limit_few_requests_ask_and_at_it_none_twice() {
             cluster.advance(2_000);
             admitted += usize::from(cluster.replicas[number % 3].admit(&caller, runs).await.is_ok());
         }
-        assert!((500..=100 + 500 + 25).contains(&admitted), "{admitted} in ten seconds at 50 a second");
+        assert!((500..=100 + 500 + 12).contains(&admitted), "{admitted} in ten seconds at 50 a second");
         let asked = cluster.trips() - trips;
         assert!(asked <= 2_500, "{asked} trips for 5000 requests");
     });
