@@ -13,9 +13,12 @@ pub enum Error {
     /// The request is wrong in itself; the text names the field and what was expected.
     #[error("{0}")]
     Invalid(String),
-    /// The database did not answer or refused.
+    /// The database did not answer or refused; what became of a change is not known.
     #[error("the database is not available")]
     Database(#[source] sqlx::Error),
+    /// This dependency is known to be away, so nothing was tried.
+    #[error("the {0} is not available, so nothing was done; try again")]
+    Away(&'static str),
     /// Something that should not happen; the text is for the log.
     #[error("internal error: {0}")]
     Internal(String),

@@ -30,6 +30,7 @@ pub mod tenants;
 pub mod usage;
 
 // What everything stands on.
+pub mod breaker;
 pub mod clock;
 pub mod config;
 pub mod db;

@@ -2,11 +2,11 @@
 
 pub mod peers;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -35,8 +35,6 @@ const SWEEP: Duration = Duration::from_secs(10);
 const SHARED_SWEEP: Duration = Duration::from_secs(12);
 /// ... at most.
 const LEAST_SWEEP: Duration = Duration::from_millis(100);
-/// How often the database is asked whether it is there.
-const DATABASE_PING: Duration = Duration::from_secs(5);
 /// How long until sessions are checked again whose credential could not be.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
 /// How long fetching a key set may take.
@@ -78,7 +76,8 @@ pub struct App {
     pub server_info: String,
     /// The other replicas, where Redis is configured.
     pub peers: Option<Arc<Peers>>,
-    draining: AtomicBool,
+    /// Fires when Weir is about to stop.
+    draining: CancellationToken,
 }
 
 /// What an [`App`] is built from.
@@ -154,7 +153,7 @@ impl App {
             &fetcher,
         )?;
         let sealer = Arc::new(Sealer::new(&settings::deployment_secret(&db).await?)?);
-        metrics.database_up.set(1);
+        db.breaker().tell(metrics.database_up.clone(), metrics.database_refused.clone());
         let last_tasks = Tasks::new();
         let peers = peers::join(&config.redis, &metrics, &last_tasks).await?;
         let shared = peers.as_ref().map(limits::Shared::with);
@@ -175,7 +174,7 @@ impl App {
             tasks: Tasks::new(),
             last_tasks,
             peers,
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             config,
             clock,
             db,
@@ -200,22 +199,24 @@ impl App {
         self.credentials.run_invalidations(tasks, move |change| bus.revoke(change));
         tasks.spawn(enforce_revocations(self.clone()));
         tasks.spawn(sweep(self.clone()));
-        tasks.spawn(watch_database(self.clone()));
+        // As long as the journal, which is written to the end.
+        let (db, stop) = (self.db.clone(), self.last_tasks.stopping().clone());
+        self.last_tasks.spawn(async move { stop.run_until_cancelled(db.watch()).await });
         if let Some(peers) = &self.peers {
             peers::spawn(self, peers);
         }
     }
 
-    /// Whether other replicas may serve what this one leaves behind.
+    /// Fires when Weir is about to stop.
     #[must_use]
-    pub fn has_peers(&self) -> bool {
-        self.peers.is_some()
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
     }
 
-    /// Whether Weir is about to stop; `/ready` then says no.
+    /// Whether Weir is about to stop; `/ready` then says no, and HTTP clients are asked to connect anew.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
     }
 
     /// Makes a change of a credential or tenant felt here at once; other replicas are told to look.
@@ -227,9 +228,21 @@ impl App {
         }
     }
 
-    /// Makes `/ready` say no.
+    /// Makes it so.
     pub fn start_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
+    }
+
+    /// Whether other replicas may serve what this one leaves behind.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.peers.is_some()
+    }
+
+    /// Whether Weir stops and its clients have somewhere to go on: streams on which nothing is to come send them there.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.has_peers() && self.tasks.stopping().is_cancelled()
     }
 }
 
@@ -303,17 +316,6 @@ async fn sweep(app: Arc<App>) {
                 app.metrics.replay_bytes.set(kept);
                 app.flood.forget_quiet();
             }
-        }
-    }
-}
-
-async fn watch_database(app: Arc<App>) {
-    let mut timer = tokio::time::interval(DATABASE_PING);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = app.tasks.stopping().cancelled() => return,
-            _ = timer.tick() => app.metrics.database_up.set(i64::from(app.db.ping().await.is_ok())),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Running the service: what `serve` and `dev` share, and `serve` itself.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{Failure, ServeArgs, explain};
 use crate::app::{App, Parts};
@@ -29,7 +30,7 @@ impl Signals {
     }
 }
 
-/// Binds, builds the state, says where it listens, and serves until a signal comes.
+/// Binds, builds the state, says where it listens, and serves until a signal comes; a second one cuts the stop short.
 pub(super) async fn run(
     mut config: Config,
     db: Db,
@@ -41,7 +42,18 @@ pub(super) async fn run(
     config.server.listen = listeners.public.local_addr()?;
     let app = App::start(Parts::new(config, db)).await.map_err(explain)?;
     announce(&app, &listeners).await?;
-    serve::run(app, listeners, async move { signals.wait().await }).await;
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+    let listening = async {
+        signals.wait().await;
+        stop.cancel();
+        signals.wait().await;
+        cut.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = serve::run_or_cut(app, listeners, stop.cancelled(), cut.cancelled()) => {}
+        () = listening => {}
+    }
     tokio::task::spawn_blocking(move || telemetry.shut_down()).await?;
     Ok(())
 }

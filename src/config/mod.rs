@@ -162,6 +162,8 @@ pub struct Auth {
     pub cache_entries: usize,
     #[serde(rename = "cache_ttl_ms")]
     pub cache_ttl: Millis,
+    #[serde(rename = "stale_ms")]
+    pub stale: Millis,
     #[serde(rename = "invalidation_poll_ms")]
     pub invalidation_poll: Millis,
     #[serde(rename = "failure_floor_ms")]

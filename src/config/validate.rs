@@ -152,6 +152,7 @@ fn server(server: &Server) -> Result<(), Invalid> {
 fn auth(auth: &Auth) -> Result<(), Invalid> {
     size("auth.cache_entries", auth.cache_entries, 1..=10_000_000)?;
     millis("auth.cache_ttl_ms", auth.cache_ttl, 1..=3_600_000)?;
+    millis("auth.stale_ms", auth.stale, 0..=86_400_000)?;
     millis("auth.invalidation_poll_ms", auth.invalidation_poll, 1..=1_000)?;
     millis("auth.failure_floor_ms", auth.failure_floor, 0..=5_000)?;
     let mut seen = HashSet::new();

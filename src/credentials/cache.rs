@@ -10,10 +10,6 @@ use quick_cache::sync::Cache;
 use super::Refused;
 use crate::clock::Clock;
 
-/// While the database is away, what was read before stands in for this long, counted from when it was read. A
-/// revocation that this process cannot hear of takes effect after it at the latest.
-const STALE_LIMIT: Duration = Duration::from_secs(600);
-
 /// How long a stale value stands in before the database is tried again.
 const STALE_RETRY: Duration = Duration::from_secs(1);
 
@@ -32,21 +28,36 @@ struct Kept<V> {
 pub(super) struct Fresh<K, V> {
     cache: Cache<K, Kept<V>>,
     ttl: i64,
+    /// While the database is away, what was read before stands in for this long, counted from when it was read. A revocation
+    /// that this process cannot hear of takes effect after it at the latest.
+    stale: i64,
     /// Counts what was forgotten: a look-up that began before must not be kept after.
     epoch: AtomicU64,
     clock: Clock,
 }
 
 impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
-    /// A cache of `entries` values, each of which is used for `ttl` before it is read again.
-    pub(super) fn new(entries: usize, ttl: Duration, clock: Clock) -> Self {
-        Self { cache: Cache::new(entries.max(1)), ttl: micros(ttl), epoch: AtomicU64::new(0), clock }
+    /// A cache of `entries` values, each of which is used for `ttl` before it is read again, and up to `stale` after it was
+    /// read where it cannot be.
+    pub(super) fn new(entries: usize, (ttl, stale): (Duration, Duration), clock: Clock) -> Self {
+        let (ttl, stale) = (micros(ttl), micros(stale));
+        Self { cache: Cache::new(entries.max(1)), ttl, stale, epoch: AtomicU64::new(0), clock }
     }
 
     /// The value that is kept and fresh.
     pub(super) fn hit(&self, key: &K) -> Option<V> {
         let kept = self.cache.get(key)?;
         (self.clock.monotonic_micros() < kept.fresh_until).then_some(kept.value)
+    }
+
+    /// The value that stands in while the database is away.
+    pub(super) fn stand_in(&self, key: &K) -> Option<V> {
+        let kept = self.cache.get(key)?;
+        self.may_stand_in(&kept, self.clock.monotonic_micros()).then_some(kept.value)
+    }
+
+    fn may_stand_in(&self, kept: &Kept<V>, now: i64) -> bool {
+        now - kept.read_at < self.stale
     }
 
     /// The kept value, or what `load` finds. Of several callers at once, one loads and the others wait for it. A
@@ -87,7 +98,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
         let now = self.clock.monotonic_micros();
         match (load().await, stale) {
             (Ok(value), _) => Ok(Kept { value, read_at: now, fresh_until: now.saturating_add(self.ttl) }),
-            (Err(Refused::Unavailable), Some(old)) if now - old.read_at < micros(STALE_LIMIT) => {
+            (Err(Refused::Unavailable), Some(old)) if self.may_stand_in(&old, now) => {
                 Ok(Kept { fresh_until: now.saturating_add(micros(STALE_RETRY)), ..old })
             }
             (Err(refused), _) => Err(refused),
@@ -143,10 +154,11 @@ mod tests {
     use crate::clock::Timestamp;
 
     const TTL: Duration = Duration::from_secs(60);
+    const STALE: Duration = Duration::from_secs(600);
 
     fn cache(entries: usize) -> (Fresh<u32, u32>, Clock) {
         let clock = Clock::manual(Timestamp::from_micros(1_000_000));
-        (Fresh::new(entries, TTL, clock.clone()), clock)
+        (Fresh::new(entries, (TTL, STALE), clock.clone()), clock)
     }
 
     #[tokio::test]
@@ -211,12 +223,14 @@ mod tests {
         let down = || async { Err(Refused::Unavailable) };
         assert_eq!(cache.get(&1, || async { Ok(1) }).await, Ok(1));
         clock.advance(TTL);
+        assert_eq!((cache.hit(&1), cache.stand_in(&1)), (None, Some(1)));
         assert_eq!(cache.get(&1, down).await, Ok(1));
         clock.advance(STALE_RETRY);
         assert_eq!(cache.get(&1, || async { Err(Refused::Invalid) }).await, Err(Refused::Invalid));
 
         assert_eq!(cache.get(&2, || async { Ok(2) }).await, Ok(2));
-        clock.advance(STALE_LIMIT);
+        clock.advance(STALE);
+        assert_eq!(cache.stand_in(&2), None);
         assert_eq!(cache.get(&2, down).await, Err(Refused::Unavailable));
 
         assert_eq!(cache.get(&3, || async { Ok(3) }).await, Ok(3));

@@ -14,7 +14,8 @@ use crate::tasks::Tasks;
 /// visible after one of a higher number: numbers are given before the commit.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// How long rows are kept. A process that does not hear for longer has nothing in its caches from before.
+/// Rows are kept for this long after whatever they concern has gone from every cache: a process that does not hear for
+/// longer has nothing in its caches from before.
 const KEEP: Duration = Duration::from_secs(3600);
 
 /// How often old rows are deleted.
@@ -94,7 +95,7 @@ impl Credentials {
             ticks.tick().await;
             self.flush_last_used().await;
             if tick % per_sweep == 0 {
-                let before = self.0.clock.now().minus(KEEP);
+                let before = self.0.clock.now().minus(KEEP + self.0.longest);
                 if let Err(error) = invalidations::delete_before(&self.0.db, before).await {
                     tracing::warn!(?error, "old invalidations were not deleted");
                 }

@@ -36,9 +36,6 @@ use crate::policy::Scopes;
 use cache::Fresh;
 use last_used::LastUsed;
 
-/// After a failure of the database, look-ups fail at once for this long instead of queueing for it. In microseconds.
-const DOWN_FOR: i64 = 500_000;
-
 /// A key in use is noted as used this often. In microseconds.
 const NOTE_EVERY: i64 = 10_000_000;
 
@@ -200,11 +197,11 @@ struct Inner {
     tenants: Fresh<TenantId, Arc<Tenant>>,
     jwt: jwt::Verifier,
     last_used: LastUsed,
-    /// Until when, on the monotonic clock, the database counts as away.
-    down_until: AtomicI64,
     poll: Duration,
     /// Rows were written: look before the poll is due.
     look: Notify,
+    /// The longest that something read stands for what it was read from.
+    longest: Duration,
     failure_floor: Duration,
 }
 
@@ -222,16 +219,16 @@ impl Credentials {
         clock: Clock,
         client: &reqwest::Client,
     ) -> Result<Self> {
-        let ttl = auth.cache_ttl.get();
+        let (ttl, stale) = (auth.cache_ttl.get(), auth.stale.get());
         Ok(Self(Arc::new(Inner {
-            known: Fresh::new(auth.cache_entries, ttl, clock.clone()),
-            tenants: Fresh::new(auth.cache_entries, ttl, clock.clone()),
+            known: Fresh::new(auth.cache_entries, (ttl, stale), clock.clone()),
+            tenants: Fresh::new(auth.cache_entries, (ttl, stale), clock.clone()),
             jwt: jwt::Verifier::new(&auth.issuers, resource, &clock, client)?,
             last_used: LastUsed::default(),
-            down_until: AtomicI64::new(i64::MIN),
             limits: Arc::new(EffectiveLimits::new(limits, None, None)),
             poll: auth.invalidation_poll.get(),
             look: Notify::new(),
+            longest: ttl.max(stale),
             failure_floor: auth.failure_floor.get(),
             db,
             clock,
@@ -254,7 +251,7 @@ impl Credentials {
     }
 
     /// What is in memory of `token`, checked as [`resolve`](Self::resolve) does; `None` where it would have to be
-    /// looked up or verified first.
+    /// looked up or verified first. While the database is away that is also what is not fresh any more, but may stand in.
     #[must_use]
     pub fn known(&self, token: &str, place: Place) -> Option<Result<Caller, Refused>> {
         let expected = match (token::kind_of(token), place) {
@@ -262,7 +259,9 @@ impl Credentials {
             (None, Place::Header) => self.0.jwt.may_accept(token),
             _ => false,
         };
-        let known = expected.then(|| self.0.known.hit(&token::hash(token)))??;
+        let hash = expected.then(|| token::hash(token))?;
+        let stand_in = || self.0.known.stand_in(&hash).filter(|_| !self.0.db.breaker().is_up());
+        let known = self.0.known.hit(&hash).or_else(stand_in)?;
         Some(self.admit(&known))
     }
 
@@ -417,22 +416,12 @@ impl Credentials {
         Ok(caller)
     }
 
-    /// Asks the database, unless it has just failed.
+    /// Asks the database.
     async fn ask<T>(&self, query: impl Future<Output = Result<T>>) -> Result<T, Refused> {
-        let clock = &self.0.clock;
-        if clock.monotonic_micros() < self.0.down_until.load(Ordering::Relaxed) {
-            return Err(Refused::Unavailable);
-        }
         query.await.map_err(|error| {
-            tracing::warn!(?error, "a credential could not be looked up");
-            let broken_row = matches!(
-                error,
-                Error::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
-                    | Error::Internal(_)
-            );
-            if !broken_row {
-                let until = clock.monotonic_micros().saturating_add(DOWN_FOR);
-                self.0.down_until.store(until, Ordering::Relaxed);
+            // That it is away has been said; everything else is news.
+            if !matches!(error, Error::Away(_)) {
+                tracing::warn!(?error, "a credential could not be looked up");
             }
             Refused::Unavailable
         })

@@ -19,6 +19,7 @@ fn auth() -> config::Auth {
     config::Auth {
         cache_entries: 100,
         cache_ttl: Millis::new(60_000),
+        stale: Millis::new(600_000),
         invalidation_poll: Millis::new(10),
         failure_floor: Millis::new(25),
         issuers: Vec::new(),

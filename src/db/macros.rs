@@ -31,14 +31,15 @@ macro_rules! on_writer {
 /// Runs a query on a connection of one pool, within the time that a query may take.
 macro_rules! on_pool {
     ($db:expr, $pool:expr, |$conn:ident| $query:expr) => {
-        $crate::db::bounded(
-            $db.limit(),
-            Box::pin(async {
-                let mut held = $pool.acquire().await?;
+        $db.guarded(Box::pin(async {
+            let mut held = $pool.acquire().await?;
+            let answer = {
                 let $conn = &mut *held;
                 $query.await
-            }),
-        )
+            };
+            held.finished();
+            answer
+        }))
         .await
     };
 }
@@ -47,15 +48,15 @@ macro_rules! on_pool {
 macro_rules! in_tx {
     ($tx:expr, |$conn:ident| $query:expr) => {{
         let tx: &mut $crate::db::Tx = $tx;
-        let limit = tx.limit();
-        match tx.engine() {
+        let (db, engine) = tx.parts();
+        match engine {
             $crate::db::tx::Engine::Sqlite(open) => {
                 let $conn = &mut **open;
-                $crate::db::bounded(limit, Box::pin($query)).await
+                db.guarded(Box::pin($query)).await
             }
             $crate::db::tx::Engine::Postgres(open) => {
                 let $conn = &mut **open;
-                $crate::db::bounded(limit, Box::pin($query)).await
+                db.guarded(Box::pin($query)).await
             }
         }
     }};

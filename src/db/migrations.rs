@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) async fn run(pools: &Pools) -> Result<()> {
     match pools {
         Pools::Sqlite { write, .. } => {
-            let options = write.connect_options().as_ref().clone().busy_timeout(PATIENCE);
+            let options = write.pool().connect_options().as_ref().clone().busy_timeout(PATIENCE);
             let mut connection = options.connect().await?;
             // sqlx takes no lock on SQLite. The write lock makes a second process wait here, and then see the
             // first one's migrations as applied; each migration becomes a savepoint inside.
@@ -30,12 +30,11 @@ pub(super) async fn run(pools: &Pools) -> Result<()> {
             all.commit().await?;
             connection.close().await?;
         }
-        Pools::Postgres(pool) => {
+        Pools::Postgres(server) => {
             // The last option wins: a migration may take longer than a request's statement. sqlx takes an
             // advisory lock, which ends with the connection.
-            let options = pool
-                .connect_options()
-                .as_ref()
+            let options = server
+                .options()
                 .clone()
                 .options([("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")]);
             let mut connection = options.connect().await?;

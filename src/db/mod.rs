@@ -13,12 +13,15 @@ mod text;
 pub mod api_keys;
 pub mod audit;
 pub mod calls;
+mod held;
 pub mod invalidations;
 mod migrations;
 pub mod operator_keys;
 mod page;
+mod postgres;
 pub mod session_history;
 pub mod settings;
+mod sqlite;
 pub mod tenants;
 mod tx;
 
@@ -27,18 +30,14 @@ pub(crate) mod testing;
 
 use std::fmt;
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgQueryResult};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteQueryResult,
-    SqliteSynchronous,
-};
+use sqlx::postgres::PgQueryResult;
+use sqlx::sqlite::SqliteQueryResult;
 
+use crate::breaker::Breaker;
 use crate::config;
 use crate::error::{Error, Result};
 
@@ -49,9 +48,8 @@ pub use tx::Tx;
 /// Added to the engine's own limits before we give up on it, so that its error wins where it has one.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How often, and after which pause, a SQLite file that is being set up by another process is opened again.
-const BUSY_TRIES: u32 = 100;
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
+/// How long closing waits for connections that are in use.
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// The database. Cheap to clone: every clone uses the same pools.
 #[derive(Clone)]
@@ -61,14 +59,15 @@ struct Inner {
     pools: Pools,
     /// The longest that one query may take, waiting for a connection included.
     limit: Duration,
+    breaker: Breaker,
 }
 
 /// The pools of either engine.
 enum Pools {
     /// One file. SQLite has one writer at a time, so there is one connection to write, and many to read.
-    Sqlite { read: SqlitePool, write: SqlitePool },
+    Sqlite { read: sqlite::Connections, write: sqlite::Connections },
     /// One server.
-    Postgres(PgPool),
+    Postgres(Box<postgres::Server>),
 }
 
 impl Db {
@@ -81,9 +80,9 @@ impl Db {
     pub async fn connect(config: &config::Database) -> Result<Self> {
         let url = config.url.expose_secret();
         let pools = if let Some(path) = url.strip_prefix("sqlite:") {
-            Self::open_sqlite(&sqlite_path(path)?, config).await?
+            sqlite::open(&sqlite::path(path)?, config).await?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self::open_postgres(url, config).await?
+            Pools::Postgres(Box::new(postgres::Server::connect(url, config).await?))
         } else {
             return Err(Error::Invalid(
                 "database.url: expected \"sqlite:PATH\" or \"postgres://USER:PASSWORD@HOST/DATABASE\""
@@ -91,7 +90,7 @@ impl Db {
             ));
         };
         let limit = config.acquire_timeout.get() + config.statement_timeout.get() + GRACE;
-        Ok(Self(Arc::new(Inner { pools, limit })))
+        Ok(Self(Arc::new(Inner { pools, limit, breaker: Breaker::new("database") })))
     }
 
     /// Opens a database that is there already: what `serve` and the management commands do, so that a typo in a
@@ -101,7 +100,7 @@ impl Db {
     /// As [`connect`](Self::connect), and [`Error::Invalid`] where the SQLite file does not exist.
     pub async fn connect_existing(config: &config::Database) -> Result<Self> {
         if let Some(path) = config.url.expose_secret().strip_prefix("sqlite:") {
-            let path = sqlite_path(path)?;
+            let path = sqlite::path(path)?;
             if !path.exists() {
                 let path = path.display();
                 return Err(Error::Invalid(format!(
@@ -110,59 +109,6 @@ impl Db {
             }
         }
         Self::connect(config).await
-    }
-
-    async fn open_sqlite(path: &Path, config: &config::Database) -> Result<Pools> {
-        create_private(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .foreign_keys(true)
-            .busy_timeout(config.acquire_timeout.get())
-            .synchronous(SqliteSynchronous::Normal);
-        // The writer stays open for good: while it lives, the WAL is there for the readers.
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(config.acquire_timeout.get());
-        let with_wal = options.clone().journal_mode(SqliteJournalMode::Wal);
-        let mut tries = 0;
-        let write = loop {
-            match writer.clone().connect_with(with_wal.clone()).await {
-                Ok(pool) => break pool,
-                // Another process turns a new file to WAL at this moment; SQLite does not wait for that.
-                Err(error) if is_busy(&error) && tries < BUSY_TRIES => tries += 1,
-                Err(error) => return Err(error.into()),
-            }
-            tokio::time::sleep(BUSY_PAUSE).await;
-        };
-        let read = SqlitePoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(config.acquire_timeout.get())
-            .connect_lazy_with(options.read_only(true));
-        Ok(Pools::Sqlite { read, write })
-    }
-
-    async fn open_postgres(url: &str, config: &config::Database) -> Result<Pools> {
-        // The parser's message could quote the URL, which holds a password.
-        let options = PgConnectOptions::from_str(url).map_err(|_| {
-            Error::Invalid(
-                "database.url: expected \"postgres://USER:PASSWORD@HOST/DATABASE\", with special characters \
-                 percent-encoded"
-                    .to_owned(),
-            )
-        })?;
-        let statement = config.statement_timeout.get().as_millis().to_string();
-        let options = options.application_name("weir").options([
-            ("statement_timeout", statement.as_str()),
-            ("idle_in_transaction_session_timeout", statement.as_str()),
-        ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(config.acquire_timeout.get())
-            .connect_with(options)
-            .await?;
-        Ok(Pools::Postgres(pool))
     }
 
     /// Brings the schema up to this build's. Safe when several processes start together: one migrates, the
@@ -199,15 +145,45 @@ impl Db {
         }
     }
 
-    /// Closes every connection, after the queries that are running on them.
+    /// Closes every connection, after the queries that are running on them; one whose query does not end is not waited for
+    /// any longer after two seconds.
     pub async fn close(&self) {
-        match self.pools() {
-            // The writer last: the last one to leave puts the WAL back into the file, and readers cannot.
-            Pools::Sqlite { read, write } => {
-                read.close().await;
-                write.close().await;
+        let closed = async {
+            match self.pools() {
+                // The writer last: the last one to leave puts the WAL back into the file, and readers cannot.
+                Pools::Sqlite { read, write } => {
+                    read.pool().close().await;
+                    write.pool().close().await;
+                }
+                Pools::Postgres(server) => server.close().await,
             }
-            Pools::Postgres(pool) => pool.close().await,
+        };
+        let _ = tokio::time::timeout(LAST_CALL, closed).await;
+    }
+
+    /// What knows whether the database is there.
+    #[must_use]
+    pub fn breaker(&self) -> &Breaker {
+        &self.0.breaker
+    }
+
+    /// Watches the database for ever: while it is away, every query fails at once with [`Error::Away`]. Without a watch every
+    /// query is tried.
+    pub async fn watch(&self) {
+        self.breaker().watch(|| Box::pin(self.look())).await;
+    }
+
+    async fn look(&self) -> bool {
+        match self.pools() {
+            Pools::Sqlite { read, .. } => read.answers().await,
+            Pools::Postgres(server) => {
+                let was_up = self.breaker().is_up();
+                let answers = server.answers(was_up).await;
+                if answers && !was_up {
+                    server.renew();
+                }
+                answers
+            }
         }
     }
 
@@ -215,22 +191,50 @@ impl Db {
         &self.0.pools
     }
 
-    fn limit(&self) -> Duration {
-        self.0.limit
+    /// Runs a query, but not for ever: a network that swallows packets must not hold a request. Not at all while the database
+    /// is known to be away, and no longer once that is found out.
+    async fn guarded<T>(&self, query: impl Future<Output = sqlx::Result<T>> + Send) -> Result<T> {
+        let breaker = self.breaker();
+        if !breaker.allow() {
+            return Err(Error::Away(breaker.name()));
+        }
+        let broken_off = |kind: std::io::ErrorKind| Err(sqlx::Error::Io(kind.into()));
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(self.0.limit, query) => {
+                answer.unwrap_or_else(|_| broken_off(std::io::ErrorKind::TimedOut))
+            }
+            () = breaker.tripped() => broken_off(std::io::ErrorKind::ConnectionAborted),
+        };
+        answer.map_err(|error| {
+            if could_be_away(&error) {
+                breaker.failed();
+            }
+            Error::Database(error)
+        })
+    }
+}
+
+/// Whether an absent database would explain this error.
+fn could_be_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // PostgreSQL: connection exceptions, too many connections, the server is being shut down or starts.
+        sqlx::Error::Database(refusal) => refusal
+            .code()
+            .is_some_and(|code| ["08", "53300", "57P"].iter().any(|class| code.starts_with(class))),
+        _ => false,
     }
 }
 
 impl fmt::Debug for Db {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Db").field(&self.engine()).finish()
-    }
-}
-
-/// Gives up after `limit`: a network that swallows packets must not hold a request for ever.
-async fn bounded<T>(limit: Duration, query: impl Future<Output = sqlx::Result<T>> + Send) -> Result<T> {
-    match tokio::time::timeout(limit, query).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(Error::Database(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
     }
 }
 
@@ -253,41 +257,6 @@ impl Affected for PgQueryResult {
     fn rows(&self) -> u64 {
         self.rows_affected()
     }
-}
-
-/// The path in `sqlite:PATH`; `sqlite://PATH`, which other programs write, means the same.
-fn sqlite_path(path: &str) -> Result<PathBuf> {
-    let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() || path == ":memory:" || path.contains('?') {
-        return Err(Error::Invalid(
-            "database.url: expected \"sqlite:PATH\" with the path of a file and no parameters".to_owned(),
-        ));
-    }
-    Ok(PathBuf::from(path))
-}
-
-/// Creates the file before SQLite does, so that it is nobody else's to read; WAL and index take its mode.
-///
-/// A file that exists is left alone: closing any handle on it would drop the locks that this process holds on it.
-fn create_private(path: &Path) -> Result<()> {
-    let mut open = std::fs::OpenOptions::new();
-    open.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
-    match open.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Error::Invalid(format!(
-            "database.url: cannot create {} ({error}); its directory must exist and be writable",
-            path.display()
-        ))),
-    }
-}
-
-/// `SQLITE_BUSY` and its extended codes.
-fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_some_and(|code| code & 0xff == 5)
 }
 
 #[cfg(test)]

@@ -1,21 +1,22 @@
 //! A transaction: what is changed and the audit entry about it become visible together, or not at all.
 
-use std::time::Duration;
-
 use sqlx::{Postgres, Sqlite, Transaction};
 
-use super::{Db, Pools, bounded};
+use super::held::Held;
+use super::{Db, Pools};
 use crate::error::Result;
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 pub struct Tx {
+    db: Db,
     engine: Engine,
-    limit: Duration,
 }
 
 pub(super) enum Engine {
     Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    /// Not sqlx's transaction, which hands its connection back in a way that has no time limit. Rolled back by closing the
+    /// connection.
+    Postgres(Held<Postgres>),
 }
 
 impl Db {
@@ -24,17 +25,23 @@ impl Db {
     /// Do not use the database otherwise before its end: on SQLite it holds the one connection that writes.
     ///
     /// # Errors
-    /// [`Error::Database`](crate::error::Error::Database).
+    /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
     pub async fn begin(&self) -> Result<Tx> {
-        let limit = self.limit();
         let engine = match self.pools() {
             // Takes the write lock at once; a transaction that begins as a reader may be refused half-way.
             Pools::Sqlite { write, .. } => {
-                Engine::Sqlite(bounded(limit, write.begin_with("BEGIN IMMEDIATE")).await?)
+                Engine::Sqlite(self.guarded(write.pool().begin_with("BEGIN IMMEDIATE")).await?)
             }
-            Pools::Postgres(pool) => Engine::Postgres(bounded(limit, pool.begin()).await?),
+            Pools::Postgres(server) => {
+                let begun = self.guarded(Box::pin(async {
+                    let mut held = server.acquire().await?;
+                    sqlx::raw_sql("begin").execute(&mut *held).await?;
+                    Ok(held)
+                }));
+                Engine::Postgres(begun.await?)
+            }
         };
-        Ok(Tx { engine, limit })
+        Ok(Tx { db: self.clone(), engine })
     }
 }
 
@@ -43,18 +50,22 @@ impl Tx {
     ///
     /// # Errors
     /// [`Error::Database`](crate::error::Error::Database); what then became of the changes is not known.
+    /// [`Error::Away`](crate::error::Error::Away), where nothing was changed.
     pub async fn commit(self) -> Result<()> {
         match self.engine {
-            Engine::Sqlite(open) => bounded(self.limit, open.commit()).await,
-            Engine::Postgres(open) => bounded(self.limit, open.commit()).await,
+            Engine::Sqlite(open) => self.db.guarded(open.commit()).await,
+            Engine::Postgres(mut held) => {
+                let committed = Box::pin(async {
+                    sqlx::raw_sql("commit").execute(&mut *held).await?;
+                    held.finished();
+                    Ok(())
+                });
+                self.db.guarded(committed).await
+            }
         }
     }
 
-    pub(super) fn engine(&mut self) -> &mut Engine {
-        &mut self.engine
-    }
-
-    pub(super) fn limit(&self) -> Duration {
-        self.limit
+    pub(super) fn parts(&mut self) -> (&Db, &mut Engine) {
+        (&self.db, &mut self.engine)
     }
 }

@@ -13,10 +13,13 @@ use crate::app::App;
 /// How long `/ready` waits for the database.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(800);
 
-/// Asks the database, but not for long: probes have short timeouts of their own.
+/// Asks the database, unless it is known to be away; not for long, because probes have short timeouts of their own.
 async fn ask(app: &App) -> bool {
     let up = matches!(tokio::time::timeout(PATIENCE, app.db.ping()).await, Ok(Ok(())));
-    app.metrics.database_up.set(i64::from(up));
+    if !up {
+        app.db.breaker().failed();
+        app.metrics.database_up.set(0);
+    }
     up
 }
 

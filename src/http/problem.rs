@@ -47,6 +47,13 @@ impl Problem {
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
         Self { retry_after: Some(retry_after), ..problem }
     }
+
+    /// 503, for what may be tried again in a second.
+    #[must_use]
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+        Self { retry_after: Some(1), ..problem }
+    }
 }
 
 impl From<Error> for Problem {
@@ -57,10 +64,10 @@ impl From<Error> for Problem {
             Error::Invalid(text) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", text),
             Error::Database(cause) => {
                 tracing::error!(error = %cause, "the database failed");
-                let text = "a dependency is not available; try again";
-                let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", text);
-                Self { retry_after: Some(1), ..problem }
+                Self::unavailable("the database is not available; try again")
             }
+            // Not an event of its own: that the dependency is away has been said.
+            away @ Error::Away(_) => Self::unavailable(away.to_string()),
             Error::Internal(cause) => {
                 tracing::error!(error = %cause, "internal error");
                 let text = "something broke here; quote the X-Request-Id of this response when you report it";

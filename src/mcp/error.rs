@@ -152,6 +152,16 @@ impl RpcError {
         error
     }
 
+    /// What a call needs is not available: −31006 with the id under which the log knows the cause.
+    #[must_use]
+    pub fn call_unavailable(correlation: &impl std::fmt::Display) -> Self {
+        let text = format!("what this needs is not available right now; try again (quote {correlation})");
+        let mut error = Self::new(code::UNAVAILABLE, 200, text)
+            .with_data(&json!({ "correlationId": correlation.to_string(), "retryable": true }));
+        error.retry_after = Some(1);
+        error
+    }
+
     /// The `error` member as JSON text.
     #[must_use]
     pub fn to_json(&self) -> String {

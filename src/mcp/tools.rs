@@ -11,6 +11,7 @@ use super::result::{Complete, CoreResult};
 use super::revision::Revision;
 use super::{Exchange, lists, rounds};
 use crate::app::App;
+use crate::error::Error;
 use crate::hooks::{self, CallEnd, CallStart};
 use crate::id::CallId;
 use crate::mcp::content::{Content, ToolResult};
@@ -143,7 +144,10 @@ pub(super) fn failed(failure: Failure, correlation: &CallId) -> RpcError {
         Failure::Panic => RpcError::internal(correlation),
         Failure::System(cause) => {
             tracing::error!(call = %correlation, error = %cause, "a provider failed");
-            RpcError::internal(correlation)
+            match cause.downcast_ref() {
+                Some(Error::Database(_) | Error::Away(_)) => RpcError::call_unavailable(correlation),
+                _ => RpcError::internal(correlation),
+            }
         }
     }
 }

@@ -1,47 +1,31 @@
 //! The service as a function: state, listeners and a shutdown future in; it returns when everything has ended.
 
+mod accept;
+mod activity;
+mod connection;
 mod peer;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
-use bytes::Bytes;
-use http_body::Frame;
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
-use crate::app::App;
+use crate::app::{App, peers};
 use crate::error::{Error, Result};
 use crate::http::router;
 use crate::mcp::session::AT_ONCE;
 use crate::telemetry::labels::SessionEnd;
-use peer::{Streams, Turn, Watched};
 
-/// Streams at once on one HTTP/2 connection.
-const MAX_H2_STREAMS: u32 = 128;
-/// HTTP/2 pings a quiet connection at least this often and drops it when nothing comes back.
-const H2_PING: Duration = Duration::from_secs(20);
-/// Largest piece of an HTTP/2 response that is handed out at once, in bytes.
-const H2_PIECE: usize = 64 * 1024;
-/// How long to wait after `accept` failed, which it does when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections at once on the admin and metrics listeners.
 const SIDE_CONNECTIONS: usize = 256;
+/// How long the other replicas may take to hear what is left to say.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the last records may take to be written.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
 
 /// Bound sockets. Binding is the caller's, so that it knows the ports before anything is served.
 pub struct Listeners {
@@ -81,312 +65,87 @@ async fn bind_some(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpL
     }
 }
 
-/// Serves until `shutdown` resolves, then drains: `/ready` says no, after `server.drain_delay_ms` the listeners close and
-/// streams end, calls in flight may finish within `server.drain_timeout_ms`, and what is left is cut.
+/// Serves until `shutdown` resolves, then stops:
+///
+/// 1. `/ready` says no, and HTTP clients are asked to connect anew (`Connection: close`, GOAWAY). For
+///    `server.drain_delay_ms` everything is served as before, so that a balancer can send them elsewhere.
+/// 2. The listeners close; whoever has connected by then is served.
+/// 3. Streams end, requests that have come are answered, and connections close, within `server.drain_timeout_ms`. What is
+///    left then is cut.
+/// 4. Sessions end, where no other process has them, and what the journal holds is written.
 pub async fn run(app: Arc<App>, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+    run_or_cut(app, listeners, shutdown, std::future::pending()).await;
+}
+
+/// The same; once `cut` resolves, too, nothing is waited for but the journal.
+pub async fn run_or_cut(
+    app: Arc<App>,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()>,
+    cut: impl Future<Output = ()>,
+) {
     let stop_accepting = CancellationToken::new();
     let Listeners { public, admin, metrics } = listeners;
     let limit = app.config.server.max_connections;
-    accept(&app, public, router::public(&app), limit, stop_accepting.clone());
+    let mut accepting = vec![accept::run(&app, public, router::public(&app), limit, &stop_accepting)];
     if let Some(listener) = admin {
-        accept(&app, listener, router::admin(&app), SIDE_CONNECTIONS, stop_accepting.clone());
+        let router = router::admin(&app);
+        accepting.push(accept::run(&app, listener, router, SIDE_CONNECTIONS, &stop_accepting));
     }
     if let Some(listener) = metrics {
-        accept(&app, listener, router::metrics(&app), SIDE_CONNECTIONS, stop_accepting.clone());
+        let router = router::metrics(&app);
+        accepting.push(accept::run(&app, listener, router, SIDE_CONNECTIONS, &stop_accepting));
     }
 
     shutdown.await;
-    tracing::info!("stopping: no longer ready");
+    let drained = async {
+        let delay = app.config.server.drain_delay.get();
+        tracing::info!(serving_on_ms = delay.as_millis(), "stopping: no longer ready");
+        app.start_draining();
+        tokio::time::sleep(delay).await;
+        stop_accepting.cancel();
+        join_all(accepting).await;
+        tracing::info!("stopping: no longer accepting connections; ending streams, finishing requests");
+        let limit = app.config.server.drain_timeout.get();
+        tokio::time::timeout(limit, app.tasks.shut_down()).await
+    };
+    tokio::select! {
+        drained = drained => match drained {
+            Ok(()) => tracing::info!("stopping: everything has ended"),
+            Err(_) => {
+                tracing::warn!(left = app.tasks.running(), "the drain limit is over; cutting what still runs");
+            }
+        },
+        () = cut => tracing::warn!(left = app.tasks.running(), "told to stop at once; cutting what still runs"),
+    }
     app.start_draining();
-    tokio::time::sleep(app.config.server.drain_delay.get()).await;
     stop_accepting.cancel();
-    let limit = app.config.server.drain_timeout.get();
-    if tokio::time::timeout(limit, app.tasks.shut_down()).await.is_err() {
-        tracing::warn!(left = app.tasks.running(), "the drain limit is over; cutting what still runs");
-    }
-    if app.has_peers() {
-        crate::app::peers::leave(&app).await;
-    } else {
-        for some in app.sessions.select(|_| true).chunks(AT_ONCE) {
-            some.iter().for_each(|session| app.sessions.close(session, SessionEnd::Shutdown));
-            app.usage.flush().await;
-        }
-    }
-    app.last_tasks.shut_down().await;
-    app.db.close().await;
+    app.tasks.stopping().cancel();
+    put_away(&app).await;
     tracing::info!("stopped");
 }
 
-fn accept(app: &Arc<App>, listener: TcpListener, router: Router, limit: usize, stop: CancellationToken) {
-    let app = app.clone();
-    let places = Arc::new(Semaphore::new(limit));
-    app.tasks.clone().spawn(async move {
-        loop {
-            let place = tokio::select! {
-                () = stop.cancelled() => return,
-                place = places.clone().acquire_owned() => place,
-            };
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    // Without a block around it: what a future holds and then awaits takes its room twice.
-                    let place = Place { stop: stop.clone(), _permit: place.ok() };
-                    app.tasks.spawn(connection(app.clone(), stream, peer, router.clone(), place));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+/// The end of what outlives connections.
+async fn put_away(app: &App) {
+    if app.has_peers() {
+        // Their sessions go on without this replica.
+        if tokio::time::timeout(LAST_WORDS, peers::leave(app)).await.is_err() {
+            tracing::error!("the other replicas could not be told of the end; they will notice");
+        }
+    }
+    let recorded = async {
+        if !app.has_peers() {
+            for some in app.sessions.select(|_| true).chunks(AT_ONCE) {
+                some.iter().for_each(|session| app.sessions.close(session, SessionEnd::Shutdown));
+                app.usage.flush().await;
             }
         }
-    });
-}
-
-/// Serves one connection. When Weir stops it takes no further request and ends after the one in flight.
-///
-/// A connection on which no request comes in time is dropped here: hyper's own limit begins with the first byte that tells
-/// HTTP/1 from HTTP/2.
-async fn connection(app: Arc<App>, mut stream: TcpStream, peer: SocketAddr, router: Router, place: Place) {
-    // Without this, Nagle's algorithm holds back every other small event of a stream for some 40 ms.
-    let _ = stream.set_nodelay(true);
-    let server = &app.config.server;
-    let (request_limit, peer_limit) = (server.header_read_timeout.get(), server.dead_peer_timeout.get());
-    peer::tune(&stream, peer_limit, app.config.mcp.heartbeat.get());
-    let activity = Arc::new(Activity::new());
-    let seen = activity.clone();
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
-        let busy = seen.begin(request.version());
-        async move {
-            let mut request = request.map(axum::body::Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            // In a box, which goes when the head of the answer is there: hyper keeps the room of this future for the next
-            // request, also while a stream is open.
-            let response = match Box::pin(router.oneshot(request)).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            };
-            Ok::<_, Infallible>(match busy {
-                None => response,
-                Some(busy) => response.map(|body| {
-                    let turn = Turn::of_this_stream();
-                    axum::body::Body::new(Guarded { body, rest: Bytes::new(), turn, _busy: busy })
-                }),
-            })
-        }
-    });
-    let first = tokio::select! {
-        () = place.stop.cancelled() => return,
-        first = tokio::time::timeout(request_limit, peer::first_bytes(&mut stream)) => first,
+        app.last_tasks.shut_down().await;
     };
-    let Ok(Ok(first)) = first else { return };
-    let is_h2 = peer::is_h2(&first);
-    let io = TokioIo::new(Watched::new(stream, first, peer_limit));
-    let ended = if is_h2 {
-        // In a box, because HTTP/1 does not need so much room.
-        let builder = http2(server, Streams::new(app.tasks.clone(), peer_limit));
-        Box::pin(async {
-            let connection = std::pin::pin!(builder.serve_connection(io, service));
-            drive(connection, &activity, &place.stop, (request_limit, peer_limit)).await
-        })
-        .await
-    } else {
-        let connection = std::pin::pin!(http1(server).serve_connection(io, service));
-        drive(connection, &activity, &place.stop, (request_limit, peer_limit)).await
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+    if tokio::time::timeout(LAST_RECORDS, recorded).await.is_err() {
+        let lost = u64::try_from(app.metrics.calls_queued.get()).unwrap_or(0);
+        app.metrics.calls_dropped.inc_by(lost);
+        tracing::error!(lost, "records could not be written before the end");
     }
-}
-
-/// What a connection needs to be let in.
-struct Place {
-    stop: CancellationToken,
-    _permit: Option<tokio::sync::OwnedSemaphorePermit>,
-}
-
-/// Runs a connection until it ends, or until nothing comes or goes for too long.
-async fn drive<C: GracefulConnection>(
-    mut connection: Pin<&mut C>,
-    activity: &Activity,
-    stop: &CancellationToken,
-    (request_limit, peer_limit): (Duration, Duration),
-) -> std::result::Result<(), C::Error> {
-    let mut closing = None::<Instant>;
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                return connection.await;
-            }
-            () = tokio::time::sleep(request_limit) => {}
-        }
-        match activity.look() {
-            // hyper's own timer runs from the first bytes of a request head on; nothing has come so far.
-            Look::Silent => return Ok(()),
-            // What is left of finished responses may still have to go out.
-            Look::Quiet if closing.is_some_and(|since| since.elapsed() >= peer_limit) => return Ok(()),
-            Look::Quiet => {
-                closing.get_or_insert_with(Instant::now);
-                connection.as_mut().graceful_shutdown();
-            }
-            Look::Busy => {}
-        }
-    }
-}
-
-/// HTTP/1 within the limits that are configured.
-fn http1(server: &crate::config::Server) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(server.header_read_timeout.get())
-        .max_headers(server.max_headers)
-        .max_buf_size(server.max_header_bytes);
-    builder
-}
-
-/// HTTP/2 within the limits that are configured.
-fn http2(server: &crate::config::Server, streams: Streams) -> http2::Builder<Streams> {
-    let ping = H2_PING.min(server.dead_peer_timeout.get() / 2);
-    let mut builder = http2::Builder::new(streams);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_H2_STREAMS)
-        .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(ping)
-        .keep_alive_timeout(ping);
-    builder
-}
-
-/// What happens on a connection, as far as hyper does not watch it: whether any request came, and for HTTP/2, whose pings a
-/// peer may answer for ever, whether any is open. HTTP/1 closes quiet connections by its header timer.
-#[derive(Debug)]
-struct Activity {
-    seen: AtomicBool,
-    is_h2: AtomicBool,
-    open: AtomicUsize,
-    /// No request was open at the last look.
-    was_quiet: AtomicBool,
-}
-
-/// What a look at a connection shows.
-enum Look {
-    /// No request in all its time.
-    Silent,
-    /// HTTP/2, and no request open now or at the last look.
-    Quiet,
-    /// In use.
-    Busy,
-}
-
-impl Activity {
-    fn new() -> Self {
-        let (seen, is_h2, was_quiet) =
-            (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Self { seen, is_h2, open: AtomicUsize::new(0), was_quiet }
-    }
-
-    /// Notes a request; for HTTP/2, until the guard is dropped with the end of its response.
-    fn begin(self: &Arc<Self>, version: http::Version) -> Option<Busy> {
-        self.seen.store(true, Ordering::Relaxed);
-        if version != http::Version::HTTP_2 {
-            return None;
-        }
-        self.is_h2.store(true, Ordering::Relaxed);
-        self.was_quiet.store(false, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Busy(self.clone()))
-    }
-
-    fn look(&self) -> Look {
-        if !self.seen.load(Ordering::Relaxed) {
-            return Look::Silent;
-        }
-        let quiet = self.is_h2.load(Ordering::Relaxed) && self.open.load(Ordering::Relaxed) == 0;
-        if self.was_quiet.swap(quiet, Ordering::Relaxed) && quiet { Look::Quiet } else { Look::Busy }
-    }
-}
-
-/// An HTTP/2 request that is open.
-struct Busy(Arc<Activity>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A response body that keeps its request open, and notes whose turn it is. Hands out pieces: what hyper has taken waits
-/// for the peer unseen.
-struct Guarded {
-    body: axum::body::Body,
-    rest: Bytes,
-    turn: Option<Arc<Turn>>,
-    _busy: Busy,
-}
-
-impl Guarded {
-    fn waits_for_peer(&self) {
-        if let Some(turn) = &self.turn {
-            turn.waits_for_peer();
-        }
-    }
-
-    fn waits_for_us(&self) {
-        if let Some(turn) = &self.turn {
-            turn.waits_for_us();
-        }
-    }
-
-    /// The next piece of data that is there already.
-    fn piece(&mut self) -> Frame<Bytes> {
-        let end = self.rest.len().min(H2_PIECE);
-        Frame::data(self.rest.split_to(end))
-    }
-}
-
-impl http_body::Body for Guarded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
-        if !self.rest.is_empty() {
-            self.waits_for_peer();
-            return Poll::Ready(Some(Ok(self.piece())));
-        }
-        let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.waits_for_us();
-            return Poll::Pending;
-        };
-        self.waits_for_peer();
-        Poll::Ready(polled.map(|frame| match frame?.into_data() {
-            Ok(data) => {
-                self.rest = data;
-                Ok(self.piece())
-            }
-            Err(trailers) => Ok(trailers),
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        let mut hint = self.body.size_hint();
-        let rest = self.rest.len() as u64;
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint.set_lower(hint.lower() + rest);
-        hint
-    }
+    app.db.close().await;
 }

@@ -65,19 +65,29 @@ pub(super) fn is_h2(first: &[u8]) -> bool {
     first.starts_with(H2)
 }
 
+/// How long a connection that was closed from here is read on, in case its client sends: bytes that nobody reads make the
+/// kernel reset the connection, and a reset may destroy the last answer on its way (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_millis(250);
+/// How much is read of what nobody wants before others have their turn, in pieces and bytes.
+const PIECES: usize = 16;
+const PIECE: usize = 4096;
+
 /// A connection on which every write must make progress within a limit.
 pub(super) struct Watched<S> {
     stream: S,
     /// What was read before, to be read again.
     first: Vec<u8>,
     limit: Duration,
-    /// When the write that is waiting has waited for too long; there is none while writes go through.
+    /// When the write that is waiting has waited for too long; there is none while writes go through. Once nothing can be
+    /// written any more, when reading has to end.
     patience: Option<Pin<Box<Sleep>>>,
+    /// Nothing can be written any more.
+    is_shut: bool,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, first: Vec<u8>, limit: Duration) -> Self {
-        Self { stream, first, limit, patience: None }
+        Self { stream, first, limit, patience: None, is_shut: false }
     }
 
     /// What a write came to; one that has waited for too long is an error.
@@ -112,7 +122,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written)
@@ -136,7 +146,33 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.is_shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.is_shut = true;
+            self.patience = Some(Box::pin(tokio::time::sleep(LINGER)));
+        }
+        self.poll_linger(cx).map(Ok)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Reads what nobody wants until the peer has closed the connection, too, or the time for it is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(patience) = &mut self.patience
+            && patience.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        for _ in 0..PIECES {
+            let mut piece = [0; PIECE];
+            let mut buffer = ReadBuf::new(&mut piece);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -249,6 +285,30 @@ mod tests {
         theirs.read_exact(&mut [0; 8]).await.expect("eight bytes");
         assert_eq!(ours.write(&[0; 16]).await.expect("room again"), 8);
         assert!(ours.patience.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_to_a_closed_connection_is_read_until_its_peer_closes_it() {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut ours = Watched::new(ours, Vec::new(), LIMIT);
+        let mut closing = std::pin::pin!(ours.shutdown());
+        assert!(futures_util::poll!(&mut closing).is_pending());
+        assert_eq!(theirs.read(&mut [0; 16]).await.expect("the end"), 0);
+        let sending = async {
+            theirs.write_all(&[0; 1024]).await.expect("somebody reads");
+            drop(theirs);
+        };
+        let (closed, ()) = tokio::join!(closing, sending);
+        closed.expect("closed");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_keeps_a_closed_connection_is_left() {
+        let (ours, theirs) = tokio::io::duplex(16);
+        let begun = Instant::now();
+        Watched::new(ours, Vec::new(), LIMIT).shutdown().await.expect("closed");
+        assert!(begun.elapsed() >= LINGER && begun.elapsed() < LIMIT);
+        drop(theirs);
     }
 
     #[test]

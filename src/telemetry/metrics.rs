@@ -66,6 +66,14 @@ const MCP_METHODS: [&str; 33] = [
     "notifications/tasks/status",
 ];
 
+/// Says which build runs.
+fn register_build(registry: &Registry) -> prometheus::Result<()> {
+    let build = IntGaugeVec::new(Opts::new("weir_build_info", "Which build runs; always 1."), &["version"])?;
+    registry.register(Box::new(build.clone()))?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(())
+}
+
 /// Every metric of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -108,9 +116,9 @@ pub struct Metrics {
     pub credential_hits: IntCounter,
     /// Credentials read from the database.
     pub credential_misses: IntCounter,
-    /// Records of calls that wait to be written.
+    /// Records of calls and sessions that wait to be written.
     pub calls_queued: IntGauge,
-    /// Records of calls that were given up, because the queue was full.
+    /// Records of calls and sessions that were given up, because the queue was full or Weir stopped.
     pub calls_dropped: IntCounter,
     /// 1 while the database answers.
     pub database_up: IntGauge,
@@ -120,6 +128,8 @@ pub struct Metrics {
     pub messages_dropped: IntCounter,
     /// Replicas that live, this one included.
     pub replicas: IntGauge,
+    /// Queries that were not tried, because the database was known to be away.
+    pub database_refused: IntCounter,
 }
 
 impl Metrics {
@@ -130,10 +140,7 @@ impl Metrics {
     pub fn new(started: Timestamp) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = &registry;
-        let build =
-            IntGaugeVec::new(Opts::new("weir_build_info", "Which build runs; always 1."), &["version"])?;
-        registry.register(Box::new(build.clone()))?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register_build(r)?;
         let methods = || std::iter::repeat_with(OnceLock::new).take(MCP_METHODS.len() + 1).collect();
         Ok(Self {
             process: Process::register(r, started)?,
@@ -206,6 +213,7 @@ impl Metrics {
             redis_up: gauge(r, "weir_redis_up", "1 while Redis answers, else 0.")?,
             messages_dropped: counter(r, "weir_messages_dropped_total", "Messages to replicas given up.")?,
             replicas: gauge(r, "weir_replicas", "Replicas that live, this one included.")?,
+            database_refused: counter(r, "weir_database_refused_total", "Queries not tried: it is away.")?,
             registry,
         })
     }

@@ -1,8 +1,9 @@
 //! The journal: records that may be written a moment later than what they record, in batches.
 //!
 //! Entries wait in a bounded queue; the writer collects for a short while, then writes what there is in one
-//! statement. While the database is away the writer tries again and the queue fills; what finds it full waits a
-//! second and is then dropped and counted, because a free call is worth more than its record.
+//! statement. While the database is away they wait for it, in the order in which they came. What finds the queue full is
+//! dropped and counted, because a free call is worth more than its record: at once while the database is away, otherwise
+//! after a second in which the writer may catch up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker;
 use crate::calls::{self, CallRecord};
 use crate::clock::Timestamp;
 use crate::db::Db;
@@ -20,14 +22,17 @@ use crate::session_history::{self, SessionAgreed, SessionClosed, SessionOpened, 
 use crate::telemetry::labels::{Label, SessionEnd};
 use crate::telemetry::metrics::Metrics;
 
-const QUEUE: usize = 8192;
+/// Entries that wait: ten megabytes of them, which is half a minute of a thousand calls a second.
+const QUEUE: usize = 32_768;
 const BATCH: usize = 512;
 /// How long the writer collects. Bounds what a kill can lose.
 const LINGER: Duration = Duration::from_millis(50);
 const FULL_WAIT: Duration = Duration::from_secs(1);
 /// How often a batch is tried while Weir stops; before that it is tried until it is written.
 const LAST_TRIES: u32 = 3;
-const RETRY: Duration = Duration::from_millis(500);
+/// Pauses between tries; see [`breaker::pauses`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 enum Entry {
     Call(Box<CallRecord>),
@@ -41,6 +46,7 @@ enum Entry {
 #[derive(Clone)]
 pub struct Journal {
     queue: mpsc::Sender<Entry>,
+    db: Db,
     metrics: Arc<Metrics>,
 }
 
@@ -56,18 +62,26 @@ impl Journal {
     #[must_use]
     pub fn new(db: Db, metrics: Arc<Metrics>) -> (Self, Writer) {
         let (queue, reader) = mpsc::channel(QUEUE);
-        (Self { queue, metrics: metrics.clone() }, Writer { queue: reader, db, metrics })
+        let journal = Self { queue, db: db.clone(), metrics: metrics.clone() };
+        (journal, Writer { queue: reader, db, metrics })
     }
 
     /// Records a call.
     pub async fn call(&self, record: CallRecord) {
+        self.metrics.calls_queued.inc();
         let entry = match self.queue.try_send(Entry::Call(Box::new(record))) {
             Ok(()) => return,
             Err(mpsc::error::TrySendError::Full(entry) | mpsc::error::TrySendError::Closed(entry)) => entry,
         };
-        if self.queue.send_timeout(entry, FULL_WAIT).await.is_err() {
-            self.metrics.calls_dropped.inc();
+        let there_is_hope = self.db.breaker().is_up();
+        if !there_is_hope || self.queue.send_timeout(entry, FULL_WAIT).await.is_err() {
+            self.lost();
         }
+    }
+
+    fn lost(&self) {
+        self.metrics.calls_queued.dec();
+        self.metrics.calls_dropped.inc();
     }
 
     /// Records that a session opened.
@@ -129,14 +143,18 @@ impl Journal {
     }
 
     fn offer(&self, entry: Entry) {
+        self.metrics.calls_queued.inc();
         if self.queue.try_send(entry).is_err() {
-            self.metrics.calls_dropped.inc();
+            self.lost();
             tracing::warn!("the journal has no room; a session's record is lost");
         }
     }
 
-    /// Waits until everything that was recorded so far is written.
+    /// Waits until everything that was recorded so far is written, unless that cannot be now.
     pub async fn flush(&self) {
+        if !self.db.breaker().is_up() {
+            return;
+        }
         let (done, written) = oneshot::channel();
         if self.queue.send_timeout(Entry::Flush(done), FULL_WAIT).await.is_ok() {
             let _ = tokio::time::timeout(FULL_WAIT, written).await;
@@ -182,7 +200,6 @@ impl Writer {
     }
 
     async fn write(&self, batch: Vec<Entry>, stop: &CancellationToken) {
-        self.metrics.calls_queued.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
         let mut waiting = Vec::new();
         let mut rows = Rows::default();
         for entry in batch {
@@ -194,21 +211,36 @@ impl Writer {
                 Entry::Flush(done) => waiting.push(done),
             }
         }
+        self.write_rows(&rows, stop).await;
+        self.metrics.calls_queued.sub(i64::try_from(rows.len()).unwrap_or(i64::MAX));
+        for done in waiting {
+            let _ = done.send(());
+        }
+    }
+
+    /// Tries until the rows are written; while Weir stops, only a few times.
+    async fn write_rows(&self, rows: &Rows, stop: &CancellationToken) {
+        let mut pauses = breaker::pauses(FIRST_PAUSE, LONGEST_PAUSE);
         let mut left = LAST_TRIES;
-        while let Err(error) = self.try_write(&rows).await {
-            tracing::warn!(%error, "the journal is not written; trying again");
+        let mut failed = false;
+        while let Err(error) = self.try_write(rows).await {
+            if !failed {
+                tracing::warn!(%error, "the journal cannot be written; its records wait");
+            }
+            failed = true;
             if stop.is_cancelled() {
                 left -= 1;
             }
             if left == 0 {
-                let lost = rows.calls.len() + rows.opened.len() + rows.closed.len() + rows.used.len();
-                self.metrics.calls_dropped.inc_by(lost as u64);
-                break;
+                tracing::error!(%error, lost = rows.len(), "records could not be written before the end");
+                self.metrics.calls_dropped.inc_by(rows.len() as u64);
+                return;
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            self.db.breaker().restored().await;
         }
-        for done in waiting {
-            let _ = done.send(());
+        if failed {
+            tracing::info!("the journal is written again");
         }
     }
 
@@ -227,6 +259,12 @@ struct Rows {
     opened: Vec<SessionOpened>,
     closed: Vec<SessionClosed>,
     used: Vec<SessionUsed>,
+}
+
+impl Rows {
+    fn len(&self) -> usize {
+        self.calls.len() + self.opened.len() + self.closed.len() + self.used.len()
+    }
 }
 
 #[cfg(test)]
@@ -270,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_storm_of_sessions_loses_no_row() {
-        const SESSIONS: usize = QUEUE / 2;
+        const SESSIONS: usize = 4096;
         on_every_engine(async |db| {
             let clock = Clock::system();
             let metrics = Arc::new(Metrics::new(clock.now()).expect("metrics"));

@@ -9,6 +9,7 @@ mod credentials;
 mod credentials_jwt;
 mod dead_peers;
 mod deploy;
+mod drain;
 mod fuzz;
 mod isolation;
 mod leaks;

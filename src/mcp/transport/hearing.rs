@@ -14,7 +14,7 @@ use http::HeaderMap;
 use super::accept::Accepts;
 use super::notices::{Notice, Notices, everything, notification};
 use super::refuse::{limited_http, refusal};
-use super::run::{Pace, Reading};
+use super::run::{Elsewhere, Pace, Reading};
 use super::sse::Leaves;
 use super::stream::sse;
 use super::streamable::{no_session, session, spoken_revision};
@@ -57,8 +57,10 @@ async fn open(arrival: &Arrival) -> Answer {
         app.metrics.streams_resumed.inc(outcome);
     }
     match found {
-        Some((EventId { stream: StreamId::Reply(_), seq }, Some(feed))) => {
-            let reading = Reading { first: None, reader: feed.read(seq), pace, guard: None };
+        Some((EventId { stream: StreamId::Reply(number), seq }, Some(feed))) => {
+            let is_here = session.feed(StreamId::Reply(number)).is_some();
+            let elsewhere = (!is_here).then(|| Elsewhere(pace.hand_over(&session)));
+            let reading = Reading { first: None, reader: feed.read(seq), pace, guard: None, elsewhere };
             Ok(reading.respond(app, Stream::Response, (session.attach(), Arc::new(place))))
         }
         Some((EventId { stream: StreamId::Listen(_), seq }, Some(feed))) => {
@@ -116,6 +118,8 @@ pub(super) struct Hearing {
     notices: Notices,
     /// Weir stops; what runs in the session may still answer, where answers come on this stream.
     stopping: bool,
+    /// It ended because Weir stops, and another process goes on with the session.
+    hands_over: bool,
     /// Dropped last, when the stream no longer counts as open.
     pub(super) leaves: Option<Leaves>,
 }
@@ -139,6 +143,7 @@ impl Hearing {
             pace,
             notices: Notices::of_session(arrival, attached),
             stopping: false,
+            hands_over: false,
             leaves: None,
         };
         if hearing.reader.missed() {
@@ -157,7 +162,7 @@ impl Hearing {
             match hearing.next().await {
                 Step::Event(bytes) => Some((bytes, Some(hearing))),
                 Step::Pause => hearing.pace.last().map(|bytes| (bytes, None)),
-                Step::End => None,
+                Step::End => hearing.farewell().map(|bytes| (bytes, None)),
             }
         });
         sse(&app, kind, events, Arc::new(place))
@@ -181,9 +186,17 @@ impl Hearing {
                     self.stopping = true;
                     self.session.work.close();
                 }
-                None => return Step::End,
+                None => {
+                    self.hands_over = self.notices.app().hands_over();
+                    return Step::End;
+                }
             }
         }
+    }
+
+    /// The last word to a client that goes on elsewhere.
+    fn farewell(&self) -> Option<Bytes> {
+        self.pace.hand_over(&self.session).filter(|_| self.hands_over && !self.session.closed.is_cancelled())
     }
 
     /// There is room: everything said before was read before this was heard.

@@ -1,5 +1,6 @@
 //! Running a request, and answering with one JSON object or, when something has to stream, with an event stream.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,12 @@ use super::work::Work;
 use crate::app::App;
 use crate::limits::Standing;
 use crate::mcp::feed::{Feed, Reader, Step, priming, retry};
-use crate::mcp::session::InFlight;
+use crate::mcp::session::{InFlight, Session};
 use crate::mcp::{self, Exchange};
 use crate::telemetry::labels::Stream;
+
+/// Within how many milliseconds the clients of a process that stops come to another: they are spread over this time.
+const HAND_OVER_MS: u64 = 250;
 
 /// How far a request has come before anything had to be waited for.
 pub enum Begun {
@@ -135,7 +139,7 @@ async fn wait(app: &App, waiting: Waiting, accepts: Accepts, standing: Standing)
             app.tasks.spawn(async move { end(work.await) }.in_current_span());
         }
     }
-    let reading = Reading { first, reader, pace, guard };
+    let reading = Reading { first, reader, pace, guard, elsewhere: None };
     with_rate(reading.respond(app, Stream::Response, attached), Some(standing))
 }
 
@@ -171,23 +175,20 @@ pub struct Pace {
     /// Milliseconds after which the client is to come back; none where it does not know how.
     retry: Option<u64>,
     until: Option<Instant>,
-    /// Fires when Weir stops. Nobody is sent away then: there would be nothing to come back to.
+    /// Fires when Weir stops. A stream that waits for an answer from here then stays until that has come.
     stopping: CancellationToken,
 }
 
 impl Pace {
     /// The pace of a stream that is opened now.
     pub fn of(app: &App, revision: mcp::revision::Revision) -> Self {
+        let stopping = app.tasks.stopping().clone();
         if !revision.has_polling() {
-            return Self::default();
+            return Self { stopping, ..Self::default() };
         }
-        let mcp = &app.config.mcp;
-        let longest = mcp.stream_max.get();
-        Self {
-            retry: Some(retry_ms(app)),
-            until: (longest > Duration::ZERO).then(|| Instant::now() + longest),
-            stopping: app.tasks.stopping().clone(),
-        }
+        let longest = app.config.mcp.stream_max.get();
+        let until = (longest > Duration::ZERO).then(|| Instant::now() + longest);
+        Self { retry: Some(retry_ms(app)), until, stopping }
     }
 
     /// The priming event, where the client knows it.
@@ -198,6 +199,20 @@ impl Pace {
     /// What is said before the connection goes: when to come back. Nothing where it has to stay.
     pub fn last(&self) -> Option<Bytes> {
         self.retry.filter(|_| !self.stopping.is_cancelled()).map(retry)
+    }
+
+    /// What is said when Weir stops and the client goes on at another process: when to come there. That process sets the
+    /// time anew with the first thing it says, so it may be short; it is another one for each session, so that not all come
+    /// at once. Nothing for clients that would take it for a message.
+    pub fn hand_over(&self, session: &Session) -> Option<Bytes> {
+        let mut hasher = DefaultHasher::new();
+        session.row.hash(&mut hasher);
+        self.retry.map(|_| retry(hasher.finish() % HAND_OVER_MS))
+    }
+
+    /// Returns when Weir stops.
+    async fn stopping(&self) {
+        self.stopping.cancelled().await;
     }
 
     /// Returns when the connection has to go.
@@ -224,7 +239,12 @@ pub struct Reading {
     pub pace: Pace,
     /// Cancels the request when the stream is dropped before its end.
     pub guard: Option<DropGuard>,
+    /// The answer comes from another process, whose word is only passed on here.
+    pub elsewhere: Option<Elsewhere>,
 }
+
+/// What a client is told that waits here for the answer of another process, when this one stops.
+pub struct Elsewhere(pub Option<Bytes>);
 
 impl Reading {
     /// The stream as a response. `held` lives as long as it does.
@@ -249,6 +269,9 @@ impl Reading {
                 biased;
                 step = self.reader.next() => step,
                 () = self.pace.over() => Step::Pause,
+                () = self.pace.stopping(), if self.elsewhere.is_some() => {
+                    return self.elsewhere.take().and_then(|word| word.0).map_or(Next::End, Next::Last);
+                }
             };
             match step {
                 Step::Event(bytes) => return Next::Event(bytes),

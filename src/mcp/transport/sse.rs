@@ -90,7 +90,10 @@ pub(super) struct Leaves {
 
 impl Drop for Leaves {
     fn drop(&mut self) {
-        self.app.sessions.left(&self.session);
+        // A client that was sent to another process has not left its session.
+        if !self.app.hands_over() {
+            self.app.sessions.left(&self.session);
+        }
     }
 }
 

@@ -1,13 +1,16 @@
-//! Stories of several replicas, each a process of its own. They need a PostgreSQL and a Redis and run where a recipe brings
-//! them, under `scripts/with-services`; without, they fail.
+//! Stories of several replicas, each a process of its own, and of what one does when the others, PostgreSQL or Redis come and
+//! go. They need a PostgreSQL and a Redis and run where a recipe brings them, under `scripts/with-services`; without, they
+//! fail.
 
 mod bus;
 mod faults;
 mod greed;
+mod handover;
 mod legacy_client;
 mod limits;
 mod load;
 mod machinery;
+mod outages_database;
 mod presence;
 mod rolling;
 mod sessions;

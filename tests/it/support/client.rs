@@ -104,6 +104,15 @@ impl Draft {
         request.send().await
     }
 
+    /// Sends it and reads all that comes back; nothing where the connection is refused.
+    pub async fn unless_refused(self) -> Option<Reply> {
+        match within("a response", self.try_open()).await {
+            Ok(response) => Some(Reply::of(response).await),
+            Err(error) if error.is_connect() => None,
+            Err(error) => panic!("a request was lost: {error:?}"),
+        }
+    }
+
     /// Sends it and reads the stream that must come back.
     pub async fn stream(self) -> Events {
         Events::of(self.open().await)

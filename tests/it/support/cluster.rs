@@ -153,13 +153,13 @@ impl Services {
 }
 
 /// The `HOST:PORT` of a URL with a user.
-fn authority(url: &str) -> SocketAddr {
+pub fn authority(url: &str) -> SocketAddr {
     let rest = url.split_once('@').expect("a user").1;
     rest.split('/').next().unwrap_or("").parse().expect("an address")
 }
 
 /// The same URL with another `HOST:PORT`.
-fn through(url: &str, way: SocketAddr) -> String {
+pub fn through(url: &str, way: SocketAddr) -> String {
     url.replace(&authority(url).to_string(), &way.to_string())
 }
 

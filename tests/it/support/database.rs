@@ -35,7 +35,8 @@ impl Database {
         let server = format!("{server}/postgres");
         let name = format!("weir_it_{}", uuid::Uuid::now_v7().simple());
         execute(&server, &format!("create schema {name}")).await;
-        Self { url: format!("{server}?options[search_path]={name}"), home: Home::Schema { server, name } }
+        let url = format!("{server}?options[search_path]={name}");
+        Self { url, home: Home::Schema { server, name } }
     }
 }
 

@@ -51,6 +51,11 @@ impl Fault {
         self.way.send_replace(Way::Frozen);
     }
 
+    /// Lets connections through that are made from now on; those that were frozen stay so for ever.
+    pub fn renew(&self) {
+        self.way.send_replace(Way::Renewed);
+    }
+
     /// Lets everything through again, also what waits in connections that were frozen.
     pub fn heal(&self) {
         self.way.send_replace(Way::Open);
@@ -66,11 +71,24 @@ async fn accept(listener: &TcpListener, server: SocketAddr, way: &watch::Receive
 
 async fn connection(client: TcpStream, server: SocketAddr, mut way: watch::Receiver<Way>) {
     let reached = match way.wait_for(|way| *way != Way::Frozen).await.map(|way| *way) {
-        Ok(Way::Open) => TcpStream::connect(server).await.ok(),
+        Ok(Way::Open | Way::Renewed) => TcpStream::connect(server).await.ok(),
         _ => None,
     };
-    match reached {
-        Some(server) => relay(client, server, way).await,
-        None => drop(client.set_zero_linger()),
+    let Some(server) = reached else { return drop(client.set_zero_linger()) };
+    if *way.borrow() != Way::Renewed {
+        return relay(client, server, way).await;
+    }
+    // A way of its own, on which what is renewed is open.
+    let own = watch::Sender::new(Way::Open);
+    let relayed = relay(client, server, own.subscribe());
+    let following = async {
+        while way.changed().await.is_ok() {
+            let now = *way.borrow_and_update();
+            own.send_replace(if now == Way::Renewed { Way::Open } else { now });
+        }
+    };
+    tokio::select! {
+        () = relayed => {}
+        () = following => {}
     }
 }

@@ -102,6 +102,12 @@ impl Builder {
         self
     }
 
+    /// Stands on this, alone.
+    pub fn on(mut self, deployment: Deployment) -> Self {
+        self.deployment = Some(Arc::new(deployment));
+        self.alone()
+    }
+
     /// One replica without a balancer, whatever the suite runs on: for a story about what one process does. Where it
     /// stands, a comment says which.
     pub fn alone(mut self) -> Self {
@@ -118,10 +124,10 @@ impl Builder {
             None => Arc::new(Deployment::new().await),
         };
         drop(self.flags.splice(0..0, deployment.flags()));
-        let stop = CancellationToken::new();
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let mut replicas = Vec::new();
         for _ in 0..self.replicas.unwrap_or(1) {
-            replicas.push(self.replica(&stop).await);
+            replicas.push(self.replica(&stop, &cut).await);
         }
         let first = &replicas[0];
         let address = match self.replicas {
@@ -136,13 +142,14 @@ impl Builder {
             metrics: replicas.iter().filter_map(|replica| replica.metrics).collect(),
             http: client(),
             stop,
+            cut,
             replicas,
             clock: self.clock,
             deployment,
         }
     }
 
-    async fn replica(&self, stop: &CancellationToken) -> Replica {
+    async fn replica(&self, stop: &CancellationToken, cut: &CancellationToken) -> Replica {
         let config =
             Layers { flags: self.flags.clone(), ..Layers::default() }.load().expect("a configuration");
         let db = Db::connect(&config.database).await.expect("a database");
@@ -164,7 +171,9 @@ impl Builder {
             ..Parts::new(config, db)
         };
         let app = App::start(parts).await.expect("an app");
-        let served = Tasks::new().spawn(serve::run(app.clone(), listeners, stop.clone().cancelled_owned()));
+        let signals = [stop, cut].map(|signal| signal.clone().cancelled_owned());
+        let [stop, cut] = signals;
+        let served = Tasks::new().spawn(serve::run_or_cut(app.clone(), listeners, stop, cut));
         Replica { app, address, admin, metrics, served }
     }
 }
@@ -216,6 +225,7 @@ pub struct Gateway {
     /// A client for everything.
     pub http: reqwest::Client,
     stop: CancellationToken,
+    cut: CancellationToken,
     replicas: Vec<Replica>,
     clock: Clock,
     deployment: Arc<Deployment>,
@@ -272,6 +282,11 @@ impl Gateway {
     pub fn replica(&self) -> Builder {
         let deployment = Some(self.deployment.clone());
         Builder { deployment, clock: self.clock.clone(), replicas: None, ..Self::build() }
+    }
+
+    /// Where its database is.
+    pub fn database_url(&self) -> &str {
+        self.deployment.database_url()
     }
 
     /// The state of every replica.
@@ -334,6 +349,11 @@ impl Gateway {
     /// Begins to shut down, as SIGTERM does.
     pub fn begin_stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Says so once more, as a second signal does.
+    pub fn cut(&self) {
+        self.cut.cancel();
     }
 
     /// Waits until it is down.

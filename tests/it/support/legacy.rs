@@ -153,6 +153,15 @@ impl Legacy {
         self.dress(draft).header("accept", "text/event-stream")
     }
 
+    /// A GET of the session's stream, as bytes of HTTP/1.1.
+    pub fn raw_get(&self) -> String {
+        format!(
+            "GET /mcp HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nmcp-session-id: {}\r\n\
+             mcp-protocol-version: {}\r\naccept: text/event-stream\r\n\r\n",
+            self.token, self.id, self.revision
+        )
+    }
+
     /// Opens the session's stream.
     pub async fn stream(&self) -> Events {
         self.draft_get().stream().await

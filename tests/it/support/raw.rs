@@ -41,6 +41,11 @@ pub async fn connect(address: SocketAddr) -> TcpStream {
     within("a connection", TcpStream::connect(address)).await.expect("a connection")
 }
 
+/// Whether nobody listens there.
+pub async fn refused(address: SocketAddr) -> bool {
+    within("a connection or none", TcpStream::connect(address)).await.is_err()
+}
+
 /// Reads until the server closes the connection.
 pub async fn read_to_end(stream: &mut TcpStream) -> RawReply {
     let mut bytes = Vec::new();
@@ -134,6 +139,21 @@ impl Line {
         }
         bytes.extend(self.read.drain(..length));
         RawReply::parse(&bytes)
+    }
+
+    /// Reads until the server closes the connection, which must not break. What came before that.
+    pub async fn rest(mut self) -> String {
+        let read = within("the end of a connection", self.stream.read_to_end(&mut self.read)).await;
+        read.expect("an end, and no reset");
+        String::from_utf8(self.read).expect("UTF-8")
+    }
+
+    /// Reads so many bytes.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.read.len() < count {
+            self.more().await;
+        }
+        self.read.drain(..count).collect()
     }
 
     /// Ends the connection with a reset, as the death of a process that has not read everything does.

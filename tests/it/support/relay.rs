@@ -19,6 +19,8 @@ pub enum Way {
     Frozen,
     /// Connections are reset.
     Cut,
+    /// As before for those who wait; for connections that are made from now on, they go through.
+    Renewed,
 }
 
 /// Serves a connection of a client with one to a server until both have ended, or until `way` is cut or its sender gone.

@@ -1,7 +1,9 @@
 //! What the suite runs on: SQLite and one process by default; PostgreSQL where `WEIR_TEST_POSTGRES` names a server; and
 //! with `WEIR_TEST_REPLICAS` so many replicas of each gateway that share Redis at `WEIR_TEST_REDIS_URL` as well.
 
+use super::cluster::{authority, through};
 use super::database::Database;
+use super::fault::Fault;
 
 /// How many replicas of each gateway stand behind its balancer; `None`: there is one, and no balancer.
 pub fn replicas() -> Option<usize> {
@@ -40,6 +42,20 @@ impl Deployment {
     pub async fn replicated(redis: String) -> Self {
         let prefix = format!("it-{}", uuid::Uuid::now_v7().simple());
         Self { database: Database::new().await, redis: Some((redis, prefix)) }
+    }
+
+    /// A fresh one on PostgreSQL alone, and the way to it.
+    pub async fn behind_a_fault() -> (Self, Fault) {
+        needed("WEIR_TEST_POSTGRES");
+        let mut database = Database::new().await;
+        let way = Fault::on_the_way_to(authority(&database.url));
+        database.url = through(&database.url, way.address);
+        (Self { database, redis: None }, way)
+    }
+
+    /// Where its database is.
+    pub fn database_url(&self) -> &str {
+        &self.database.url
     }
 
     /// Where it is, as settings.

@@ -24,6 +24,7 @@ async fn a_token_stands_for_an_active_tenant() {
         let auth = config::Auth {
             cache_entries: 100,
             cache_ttl: Millis::new(60_000),
+            stale: Millis::new(600_000),
             invalidation_poll: Millis::new(400),
             failure_floor: Millis::new(25),
             issuers: vec![config::Issuer { jwks_file: Some(path), ..issuer(&["ES256"]) }],
