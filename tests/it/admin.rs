@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use weir::id::{KeyId, TenantId};
 
 use crate::support::gateway::Operator;
-use crate::support::{Gateway, Key, Modern, Reply};
+use crate::support::{Gateway, Key, Modern, Reply, eventually};
 
 /// A problem (RFC 9457) of this status and code; returns its detail.
 fn problem(reply: &Reply, status: u16, code: &str) -> String {
@@ -93,7 +93,16 @@ async fn a_key_is_made_used_and_revoked() {
     assert_eq!(operator.get(&one).await.json()["revoked_at"], Value::Null);
     let revoked = operator.delete(&one).await;
     assert!(revoked.json()["revoked_at"].is_string());
-    assert_eq!(client.call("echo", json!({ "text": "x" })).await.status, 401);
+    let status = async || client.call("echo", json!({ "text": "x" })).await.status;
+    eventually("every replica to hear of it", async || {
+        for _ in gateway.apps() {
+            if status().await != 401 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
     assert_eq!(
         operator.delete(&one).await.json()["revoked_at"],
         revoked.json()["revoked_at"],

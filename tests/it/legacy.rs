@@ -253,13 +253,7 @@ async fn batches_are_answered_in_2025_03_26_only() {
 async fn a_tenant_that_has_all_its_sessions_loses_the_one_that_was_idle_longest() {
     let clock = Clock::manual(Timestamp::from_micros(1_790_000_000_000_000));
     // Alone: the hand that moves this clock does not move that of Redis.
-    let gateway = Gateway::build()
-        .alone()
-        .set("redis.url", "")
-        .clock(&clock)
-        .set("limits.tenant.sessions", 2)
-        .start()
-        .await;
+    let gateway = Gateway::build().alone().clock(&clock).set("limits.tenant.sessions", 2).start().await;
     let key = gateway.caller().await;
     let first = Legacy::open(&gateway, &key, "2025-11-25").await;
     clock.advance(Duration::from_secs(1));
@@ -283,13 +277,7 @@ async fn a_tenant_that_has_all_its_sessions_loses_the_one_that_was_idle_longest(
 async fn an_idle_session_ends_and_one_in_use_does_not() {
     let clock = Clock::manual(Timestamp::from_micros(1_790_000_000_000_000));
     // Alone: the hand that moves this clock does not move that of Redis.
-    let gateway = Gateway::build()
-        .alone()
-        .set("redis.url", "")
-        .clock(&clock)
-        .set("mcp.session_idle_ms", 60_000)
-        .start()
-        .await;
+    let gateway = Gateway::build().alone().clock(&clock).set("mcp.session_idle_ms", 60_000).start().await;
     let key = gateway.caller().await;
     let idle = Legacy::open(&gateway, &key, "2025-11-25").await;
     let streaming = Legacy::open(&gateway, &key, "2025-11-25").await;

@@ -6,18 +6,11 @@ use http::Method;
 use serde_json::{Value, json};
 use weir::clock::{Clock, Timestamp};
 
-use crate::support::gateway::Builder;
 use crate::support::legacy::Old;
 use crate::support::{Draft, Gateway, Key, Legacy, Modern, Reply, eventually};
 
 fn clock() -> Clock {
     Clock::manual(Timestamp::from_micros(1_790_000_000_000_000))
-}
-
-/// One process and nothing that it shares, whatever the suite runs on: nobody can move the clock of Redis. What limits are
-/// worth over several replicas is told in `cluster::limits`.
-fn by_itself(clock: &Clock) -> Builder {
-    Gateway::build().alone().set("redis.url", "").clock(clock)
 }
 
 fn limited(reply: &Reply, limit: &str, max: u32) {
@@ -36,7 +29,14 @@ fn limited(reply: &Reply, limit: &str, max: u32) {
 #[tokio::test]
 async fn a_key_has_a_burst_and_then_its_rate() {
     let clock = clock();
-    let gateway = by_itself(&clock).set("limits.key.burst", 3).set("limits.key.per_second", 1).start().await;
+    // Alone: the hand that moves this clock does not move that of Redis.
+    let gateway = Gateway::build()
+        .alone()
+        .clock(&clock)
+        .set("limits.key.burst", 3)
+        .set("limits.key.per_second", 1)
+        .start()
+        .await;
     let key = gateway.caller().await;
     let neighbour = Modern::new(&gateway, &gateway.key(key.tenant).await);
     let client = Modern::new(&gateway, &key);
@@ -61,7 +61,14 @@ async fn a_key_has_a_burst_and_then_its_rate() {
 #[tokio::test]
 async fn no_transport_and_no_new_session_gets_around_the_rate() {
     let clock = clock();
-    let gateway = by_itself(&clock).set("limits.key.burst", 7).set("limits.key.per_second", 1).start().await;
+    // Alone: the hand that moves this clock does not move that of Redis.
+    let gateway = Gateway::build()
+        .alone()
+        .clock(&clock)
+        .set("limits.key.burst", 7)
+        .set("limits.key.per_second", 1)
+        .start()
+        .await;
     let key = gateway.caller().await;
     let session = Legacy::open(&gateway, &key, "2025-03-26").await; // 2, initialize and initialized
     let mut old = Old::open(&gateway, &key).await; // 4, the stream and initialize
@@ -81,8 +88,14 @@ async fn no_transport_and_no_new_session_gets_around_the_rate() {
 #[tokio::test]
 async fn a_tenant_has_a_rate_over_all_its_keys() {
     let clock = clock();
-    let gateway =
-        by_itself(&clock).set("limits.tenant.burst", 2).set("limits.tenant.per_second", 1).start().await;
+    // Alone: the hand that moves this clock does not move that of Redis.
+    let gateway = Gateway::build()
+        .alone()
+        .clock(&clock)
+        .set("limits.tenant.burst", 2)
+        .set("limits.tenant.per_second", 1)
+        .start()
+        .await;
     let key = gateway.caller().await;
     let (a, b) = (Modern::new(&gateway, &key), Modern::new(&gateway, &gateway.key(key.tenant).await));
     let elsewhere = Modern::new(&gateway, &gateway.caller().await);
@@ -100,7 +113,10 @@ async fn a_tenant_has_a_rate_over_all_its_keys() {
 #[tokio::test]
 async fn a_tenant_has_a_rate_of_bytes_in_and_out() {
     let clock = clock();
-    let gateway = by_itself(&clock)
+    // Alone: what one replica has charged the others learn a moment later.
+    let gateway = Gateway::build()
+        .alone()
+        .clock(&clock)
         .set("limits.tenant.bytes_per_second", 10_000)
         .set("limits.tenant.bytes_burst", 20_000)
         .start()
@@ -165,7 +181,7 @@ async fn streams_have_places_too() {
     limited(&listen, "streams", 1);
     assert_eq!(session.draft_get().send().await.error(), (429, -31001));
     assert_eq!(Old::hello(&gateway, "/sse").bearer(&key.secret).send().await.error(), (429, -31001));
-    assert_eq!(gateway.app.sessions.len(), 1, "a stream that is refused leaves no session behind");
+    assert_eq!(gateway.sessions(), 1, "a stream that is refused leaves no session behind");
     Modern::new(&gateway, &gateway.caller().await).listen(json!({})).await;
     drop(events);
     let open = r#"weir_streams_open{kind="listen"}"#;
@@ -174,11 +190,9 @@ async fn streams_have_places_too() {
     drop(stream);
 }
 
-/// Strangers are counted by each process for itself.
 async fn flooded() -> (Gateway, Key) {
     // Alone: strangers are counted by each process for itself.
     let gateway = Gateway::build()
-        .alone()
         .alone()
         .set("limits.ip.burst", 5)
         .set("limits.ip.per_second", 1)
@@ -258,7 +272,6 @@ async fn forwarded_addresses_count_only_behind_a_trusted_proxy() {
     for (trusted, different) in [("", false), ("127.0.0.0/8", true)] {
         // Alone: strangers are counted by each process for itself.
         let gateway = Gateway::build()
-            .alone()
             .alone()
             .set("server.trusted_proxies", trusted)
             .set("limits.ip.burst", 2)

@@ -16,8 +16,7 @@ use crate::support::{Draft, Gateway, Legacy, Modern, raw};
 
 #[tokio::test]
 async fn health_and_readiness_follow_the_database() {
-    // Alone: about the database of one process.
-    let gateway = Gateway::build().alone().start().await;
+    let gateway = Gateway::start().await;
     let get = |path: &str| gateway.request(Method::GET, path).send();
     let engine = gateway.app.db.engine();
     let health = get("/health").await;
@@ -32,7 +31,9 @@ async fn health_and_readiness_follow_the_database() {
     );
     let ready = get("/ready").await;
     assert_eq!((ready.status, &ready.json()["status"]), (200, &json!("ready")));
-    gateway.app.db.close().await;
+    for app in gateway.apps() {
+        app.db.close().await;
+    }
     let ready = get("/ready").await;
     assert_eq!((ready.status, &ready.json()["status"]), (503, &json!("unavailable")));
     // Liveness does not wait for the database; it says what the last look found.
@@ -43,8 +44,7 @@ async fn health_and_readiness_follow_the_database() {
 
 #[tokio::test]
 async fn metrics_have_a_listener_of_their_own() {
-    // Alone: about the numbers of one process.
-    let gateway = Gateway::build().alone().set("metrics.listen", "127.0.0.1:0").start().await;
+    let gateway = Gateway::build().set("metrics.listen", "127.0.0.1:0").start().await;
     let key = gateway.caller().await;
     let _session = Legacy::open(&gateway, &key, "2025-11-25").await;
     let _old = Old::open(&gateway, &key).await;
@@ -74,14 +74,17 @@ async fn metrics_have_a_listener_of_their_own() {
         (r#"weir_mcp_requests_total{era="modern",method="tools/call"}"#, 2.0),
         (r#"weir_mcp_requests_total{era="modern",method="other"}"#, 1.0),
         (r#"weir_mcp_requests_total{era="legacy",method="initialize"}"#, 2.0),
-        (r#"weir_sessions_open{transport="streamable"}"#, 1.0),
-        (r#"weir_sessions_open{transport="sse"}"#, 1.0),
         (r#"weir_streams_open{kind="sse"}"#, 1.0),
         (r#"weir_http_requests_total{method="GET",route="unmatched",status="4xx"}"#, 1.0),
         (r#"weir_http_requests_total{method="POST",route="/mcp",status="4xx"}"#, 1.0),
     ] {
         let sum: f64 = pages.iter().map(|page| value_of(series, page)).sum();
         assert_eq!(sum, value, "{series} in\n{}", pages.join("\n"));
+    }
+    for transport in ["streamable", "sse"] {
+        let known = gateway.metric(&format!(r#"weir_sessions_open{{transport="{transport}"}}"#));
+        // It counts at each replica that knows of it.
+        assert!((1.0..=gateway.apps().count() as f64).contains(&known), "{transport}: {known}");
     }
     assert_eq!(gateway.request(Method::GET, "/metrics").send().await.status, 404);
 }
@@ -148,9 +151,12 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait() {
-    // Alone: about the connections of one process.
-    let gateway = Gateway::build().alone().set("server.max_connections", 1).start().await;
-    let first = raw::connect(gateway.address).await;
+    let gateway = Gateway::build().set("server.max_connections", 1).start().await;
+    // The balancer gives one to each replica.
+    let mut first = Vec::new();
+    for _ in gateway.apps() {
+        first.push(raw::connect(gateway.address).await);
+    }
     let waiting = gateway.app.tasks.spawn(gateway.request(Method::GET, "/health").send());
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!waiting.is_finished());
@@ -257,6 +263,7 @@ async fn a_hook_that_panics_takes_nothing_with_it() {
     assert_eq!(session.draft_delete().send().await.status, 204);
     let heard = recorder.lines();
     assert_eq!(heard.len(), 4, "the hooks after it are told: {heard:?}");
+    gateway.is_recorded().await;
     let today = weir::clock::Clock::system().now().to_string();
     let today = today.split('T').next().expect("a date");
     let logged = log(&client, &format!("logs://calls/{today}")).await;
@@ -272,9 +279,8 @@ async fn log(client: &Modern, uri: &str) -> Value {
 
 #[tokio::test]
 async fn callers_read_their_own_calls_in_pages() {
-    // Alone: each process writes its own journal, a moment later.
     let gateway =
-        Gateway::build().alone().set("limits.key.burst", 1000).set("limits.tenant.burst", 1000).start().await;
+        Gateway::build().set("limits.key.burst", 1000).set("limits.tenant.burst", 1000).start().await;
     let key = gateway.caller().await;
     let client = Modern::new(&gateway, &key);
     let neighbour = Modern::new(&gateway, &gateway.key(key.tenant).await);
@@ -285,6 +291,7 @@ async fn callers_read_their_own_calls_in_pages() {
         calls.push(reply.result()["_meta"]["dev.weir/receipt"]["call"].clone());
     }
     client.call("refuses", json!({})).await;
+    gateway.is_recorded().await;
     let today = weir::clock::Clock::system().now().to_string();
     let today = today.split('T').next().expect("a date");
     let first = log(&client, &format!("logs://calls/{today}")).await;
@@ -312,8 +319,7 @@ async fn callers_read_their_own_calls_in_pages() {
 
 #[tokio::test]
 async fn the_history_of_sessions_says_how_each_ended() {
-    // Alone: looks at what one process knows.
-    let mut gateway = Gateway::build().alone().set("mcp.sse_grace_ms", 0).start().await;
+    let mut gateway = Gateway::build().set("mcp.sse_grace_ms", 0).start().await;
     let key = gateway.caller().await;
     let operator = gateway.operator().await;
     let deleted = Legacy::open(&gateway, &key, "2025-06-18").await;
@@ -323,9 +329,13 @@ async fn the_history_of_sessions_says_how_each_ended() {
     drop(Old::open(&gateway, &key).await);
     let open = Legacy::open(&gateway, &key, "2025-11-25").await;
     let path = format!("/admin/v1/tenants/{}/sessions", key.tenant);
-    crate::support::eventually("the end of the stream", async || gateway.app.sessions.len() == 1).await;
-    let listed = operator.get(&path).await;
-    let rows = listed.json()["data"].as_array().expect("a list").clone();
+    let mut rows = Vec::new();
+    crate::support::eventually("the end of the stream", async || {
+        gateway.is_recorded().await;
+        rows = operator.get(&path).await.json()["data"].as_array().expect("a list").clone();
+        rows[1]["close_reason"].is_string()
+    })
+    .await;
     let told: Vec<_> = rows
         .iter()
         .map(|r| {
@@ -347,7 +357,9 @@ async fn the_history_of_sessions_says_how_each_ended() {
     gateway.begin_stop();
     gateway.stopped().await;
     let rows = replica.operator().await.get(&path).await.json()["data"].clone();
-    assert_eq!(rows[2]["close_reason"], "shutdown");
+    let goes_on = open.at(&replica).send("ping", json!({})).await.status == 200;
+    let reason = if goes_on { Value::Null } else { json!("shutdown") };
+    assert_eq!((&rows[2]["close_reason"], goes_on), (&reason, gateway.apps().count() > 1));
 }
 
 #[tokio::test]

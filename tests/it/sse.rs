@@ -267,11 +267,10 @@ async fn a_get_with_a_bad_credential_opens_nothing() {
     let gateway = Gateway::build().set("mcp.sse_grace_ms", 0).start().await;
     let response = Old::hello(&gateway, "/sse").bearer("wk_nope").open().await;
     assert_eq!(response.status(), 401);
-    assert!(gateway.app.sessions.is_empty());
+    assert_eq!(gateway.sessions(), 0);
     let key = gateway.caller().await;
     let stream = Events::of(Old::hello(&gateway, "/sse").bearer(&key.secret).open().await);
-    let open: usize = gateway.apps().map(|app| app.sessions.len()).sum();
-    assert_eq!(open, 1);
+    assert_eq!(gateway.sessions(), 1);
     drop(stream);
-    eventually("the end of the session", async || gateway.app.sessions.is_empty()).await;
+    eventually("the end of the session", async || gateway.sessions() == 0).await;
 }

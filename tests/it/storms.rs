@@ -35,15 +35,11 @@ async fn a_storm_of_initialize_loses_no_row() {
         }
     });
     futures_util::future::join_all(storm).await;
-    for app in gateway.apps() {
-        app.usage.flush().await;
-        assert_eq!(app.metrics.calls_dropped.get(), 0);
-    }
+    gateway.is_recorded().await;
+    assert_eq!(gateway.metric("weir_calls_dropped_total"), 0.0);
     let (open, ended) = history(&gateway, &key).await;
     assert_eq!(open + ended, CLIENTS * EACH);
-    assert_eq!(open, 100);
-    let known: usize = gateway.apps().map(|app| app.sessions.len()).sum();
-    assert_eq!(known, 100, "each where it was opened, and nowhere else");
+    assert_eq!((open, gateway.sessions()), (100, 100));
 }
 
 /// How many sessions of the key's tenant are open, and how many have ended.

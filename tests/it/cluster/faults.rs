@@ -13,7 +13,7 @@ use weir::db::Page;
 
 use super::greed::{Greedy, Rate};
 use super::legacy_client::is_legacy;
-use super::load::{Entry, Kind, Load, Outcome};
+use super::load::{Entry, Kind, Load, Outcome, RECOVERY};
 use crate::support::cluster::Cluster;
 use crate::support::{Modern, eventually};
 
@@ -81,6 +81,8 @@ async fn the_death_of_a_replica_takes_what_ran_in_it() {
             // Sessions, and all that was said, live on; only what ran there is lost.
             Outcome::Broken => entry.began <= killed,
             Outcome::Lost => entry.began <= killed && entry.kind == Kind::Legacy,
+            // Of a session whose stream it held.
+            Outcome::Reloaded => entry.kind == Kind::Stream,
             _ => false,
         })
         .await;
@@ -89,13 +91,16 @@ async fn the_death_of_a_replica_takes_what_ran_in_it() {
 /// What becomes of a session whose memory is lost, or cannot be reached, up to a moment.
 fn sessions_suffer(until: Instant) -> impl Fn(&Entry) -> bool {
     move |entry| {
-        is_legacy(entry.kind)
-            && match entry.outcome {
-                // Each client finds out by itself, with its next request.
-                Outcome::Gone => entry.began <= until + Duration::from_secs(5),
-                Outcome::Lost | Outcome::Unavailable | Outcome::Broken => entry.began <= until,
-                Outcome::Good | Outcome::Wrong(_) => false,
+        match entry.outcome {
+            // Replicas that could not hear each other tell their clients so.
+            Outcome::Reloaded => matches!(entry.kind, Kind::Listener | Kind::Stream),
+            // Each client finds out by itself, with its next request.
+            Outcome::Gone => is_legacy(entry.kind) && entry.began <= until + RECOVERY,
+            Outcome::Lost | Outcome::Unavailable | Outcome::Broken => {
+                is_legacy(entry.kind) && entry.began <= until
             }
+            Outcome::Good | Outcome::Wrong(_) => false,
+        }
     }
 }
 

@@ -69,6 +69,7 @@ pub struct Builder {
     send_buffer: Option<u32>,
     /// How many stand behind a balancer; `None`: one, and no balancer.
     replicas: Option<usize>,
+    is_alone: bool,
 }
 
 impl Builder {
@@ -108,10 +109,11 @@ impl Builder {
         self.alone()
     }
 
-    /// One replica without a balancer, whatever the suite runs on: for a story about what one process does. Where it
-    /// stands, a comment says which.
+    /// One process that shares nothing with any other, whatever the suite runs on: for a story about one process. Where
+    /// it stands, a comment says what.
     pub fn alone(mut self) -> Self {
         self.replicas = None;
+        self.is_alone = true;
         self
     }
 
@@ -121,6 +123,7 @@ impl Builder {
         weir::egress::install_crypto();
         let deployment = match self.deployment.take() {
             Some(deployment) => deployment,
+            None if self.is_alone => Arc::new(Deployment::of_one_process().await),
             None => Arc::new(Deployment::new().await),
         };
         drop(self.flags.splice(0..0, deployment.flags()));
@@ -270,6 +273,7 @@ impl Gateway {
             deployment: None,
             send_buffer: None,
             replicas: services::replicas(),
+            is_alone: false,
         }
     }
 
@@ -344,6 +348,18 @@ impl Gateway {
     /// What the metrics of all replicas say of one series, by its exact text before the value; 0 where it is not there.
     pub fn metric(&self, series: &str) -> f64 {
         self.apps().map(|app| value_of(series, &app.metrics.render())).sum()
+    }
+
+    /// Sessions that replicas know of; one that several know of counts for each.
+    pub fn sessions(&self) -> usize {
+        self.apps().map(|app| app.sessions.len()).sum()
+    }
+
+    /// Waits until what was recorded can be read.
+    pub async fn is_recorded(&self) {
+        for app in self.apps() {
+            app.usage.flush().await;
+        }
     }
 
     /// Begins to shut down, as SIGTERM does.

@@ -32,10 +32,15 @@ impl Deployment {
     /// A fresh one on what the suite runs on.
     pub async fn new() -> Self {
         if variable("WEIR_TEST_REPLICAS").is_none() {
-            return Self { database: Database::new().await, redis: None };
+            return Self::of_one_process().await;
         }
         needed("WEIR_TEST_POSTGRES");
         Self::replicated(needed("WEIR_TEST_REDIS_URL")).await
+    }
+
+    /// A fresh one of a process without others.
+    pub async fn of_one_process() -> Self {
+        Self { database: Database::new().await, redis: None }
     }
 
     /// A fresh one that shares the Redis at this URL.
