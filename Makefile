@@ -5,7 +5,12 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres doctest conformance clients
+RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres test-cluster doctest conformance clients
+
+# Stories of several processes. They need a PostgreSQL and a Redis, and have a recipe of their own.
+SEVERAL := test(/^cluster::/)
+# Stories about one process on its own, or about no gateway at all: three replicas would tell them no differently.
+SINGLE := test(/^(cli|deploy|leaks)::/)
 
 # The example server that the client stories run against.
 CLIENTS_EXAMPLE ?= conformance
@@ -41,11 +46,18 @@ doc: ## documentation with private items, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 test-sqlite: ## unit and front-door tests on SQLite
+	@echo 'left to test-cluster: $(SEVERAL)'
 	env -u WEIR_TEST_DATABASE_URL -u WEIR_TEST_POSTGRES -u WEIR_TEST_REDIS_URL \
-		"$$(scripts/tool cargo-nextest)" nextest run --locked
+		"$$(scripts/tool cargo-nextest)" nextest run --locked -E 'not $(SEVERAL)'
 
 test-postgres: ## the same tests on a private PostgreSQL (and Redis)
-	scripts/with-services "$$(scripts/tool cargo-nextest)" nextest run --locked
+	@echo 'left to test-cluster: $(SEVERAL)'
+	scripts/with-services "$$(scripts/tool cargo-nextest)" nextest run --locked -E 'not $(SEVERAL)'
+
+test-cluster: ## front-door tests through three replicas on one PostgreSQL and Redis, and stories of several processes
+	@echo 'left to test-sqlite and test-postgres: $(SINGLE)'
+	scripts/with-services env WEIR_TEST_REPLICAS=3 "$$(scripts/tool cargo-nextest)" nextest run --locked \
+		-E 'binary(it) and not $(SINGLE)'
 
 doctest: ## examples in the documentation, which nextest does not run
 	cargo test --locked --doc

@@ -290,7 +290,9 @@ async fn what_a_tenant_keeps_is_bounded_and_costs_nobody_else() {
 
 #[tokio::test]
 async fn a_stream_that_is_not_read_keeps_nothing_from_a_newer_one() {
+    // Alone: about the buffers of one process.
     let gateway = Gateway::build()
+        .alone()
         .set("limits.key.burst", 1000)
         .set("limits.tenant.burst", 1000)
         .set("mcp.replay_bytes", 4096)

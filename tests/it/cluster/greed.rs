@@ -28,10 +28,10 @@ pub struct Rate {
 
 impl Rate {
     /// How many requests `replicas` may let through within `time` at most, where the buckets were `refills` times full again
-    /// because nobody knew any more how empty they were. What they lease ahead makes them wrong by a quarter of the
+    /// because nobody knew any more how empty they were. What they lease ahead makes them wrong by an eighth of the
     /// burst, as `weir::limits` says.
     pub fn most(self, time: Duration, refills: u32, replicas: u32) -> u32 {
-        let error = if self.burst < 8 * replicas { 0 } else { self.burst / 4 };
+        let error = if self.burst < 8 * replicas { 0 } else { self.burst / 8 };
         let filled = (f64::from(self.per_second) * time.as_secs_f64()).ceil();
         // A count of requests.
         self.burst * (1 + refills) + filled as u32 + error

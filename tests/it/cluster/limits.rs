@@ -51,8 +51,8 @@ async fn ten_times_the_limit_gets_the_limit_and_harms_nobody() {
     assert_eq!(wrong, Vec::<String>::new());
     let most = RATE.most(time, 0, 3);
     assert!(accepted <= most, "{accepted} of {most} within {time:?}");
-    // What a replica leased and did not use is lost, but never more than a quarter.
-    let least = RATE.burst * 3 / 4 + (f64::from(RATE.per_second) * time.as_secs_f64() * 0.75) as u32;
+    // What a replica leased and did not use is lost, but never more than an eighth.
+    let least = RATE.burst * 7 / 8 + (f64::from(RATE.per_second) * time.as_secs_f64() * 0.75) as u32;
     assert!(accepted >= least, "{accepted}: much less than it may have ({least})");
     let p99 = |took: &[Duration]| took[took.len() * 99 / 100].as_secs_f64() * 1e3;
     eprintln!(
@@ -82,5 +82,5 @@ async fn what_is_left_is_the_same_at_every_replica() {
         accepted += u32::from(reply.json()["result"].is_object());
     }
     let most = rate.most(since.elapsed(), 0, 3);
-    assert!((rate.burst * 3 / 4..=most).contains(&accepted), "{accepted} of {most}");
+    assert!((rate.burst * 7 / 8..=most).contains(&accepted), "{accepted} of {most}");
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,9 +24,6 @@ const PLACES: u32 = 4000;
 const SEND_BUFFER: u32 = 4096;
 /// Sessions are idle after this time on the gateway's clock, which only a test moves.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// How long a flush of the journal waits at most.
-const FLUSH: Duration = Duration::from_secs(1);
 
 /// How often something happened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -193,14 +190,9 @@ impl World {
         self.counter.reached(&what, |h| h.ended == h.begun).await;
     }
 
-    /// Waits until the journal holds nothing any more: what waits in it is no leak. A flush gives up after a second.
+    /// Waits until the journal holds nothing any more: what waits in it is no leak.
     pub async fn journal_is_written(&self) {
-        let flushed = async || {
-            let started = Instant::now();
-            self.gateway.app.usage.flush().await;
-            started.elapsed() < FLUSH
-        };
-        eventually("the journal to be written", flushed).await;
+        self.gateway.is_recorded().await;
     }
 
     /// Waits for the end of every connection, lets all sessions that are left grow old, and sweeps them away.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::Value;
@@ -25,6 +26,9 @@ use super::balancer::Balancer;
 use super::door::Entrance;
 use super::services::{self, Deployment};
 use super::{Draft, tools, within};
+
+/// How long a flush of the journal waits at most.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// A credential of a tenant.
 #[derive(Debug, Clone)]
@@ -358,7 +362,13 @@ impl Gateway {
     /// Waits until what was recorded can be read.
     pub async fn is_recorded(&self) {
         for app in self.apps() {
-            app.usage.flush().await;
+            // A flush gives up after a while.
+            super::eventually("the journal to be written", async || {
+                let since = Instant::now();
+                app.usage.flush().await;
+                since.elapsed() < FLUSH
+            })
+            .await;
         }
     }
 
