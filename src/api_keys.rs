@@ -9,6 +9,7 @@ use crate::db::invalidations::{self, Kind};
 use crate::db::{self, Db, Listed, Page};
 use crate::error::{Error, Result};
 use crate::id::{KeyId, TenantId};
+use crate::limits::KeyLimits;
 use crate::policy::Scopes;
 use crate::tenants;
 
@@ -23,6 +24,8 @@ pub struct NewKey {
     pub name: String,
     /// What it may reach.
     pub scopes: Scopes,
+    /// What differs from the tenant's plan.
+    pub limits: KeyLimits,
     /// When it ends by itself, if it shall.
     pub expires_at: Option<Timestamp>,
 }
@@ -31,14 +34,15 @@ impl NewKey {
     /// A key that reaches everything its tenant may, without an end.
     #[must_use]
     pub fn new(kind: KeyKind, name: &str) -> Self {
-        Self { kind, name: name.to_owned(), scopes: Scopes::default(), expires_at: None }
+        let (scopes, limits) = (Scopes::default(), KeyLimits::default());
+        Self { kind, name: name.to_owned(), scopes, limits, expires_at: None }
     }
 }
 
 /// Creates a key for a tenant that is not deleted. The secret cannot be had again.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a bad name, bad scopes or an expiry in the past, [`Error::NotFound`] without such a
+/// [`Error::Invalid`] for a bad name, bad scopes or limits, or an expiry in the past, [`Error::NotFound`] without such a
 /// tenant, [`Error::Database`].
 pub async fn create(
     db: &Db,
@@ -50,6 +54,7 @@ pub async fn create(
     let by = By { actor, at: clock.now() };
     let name = tenants::checked_name(&new.name)?;
     new.scopes.validate()?;
+    new.limits.validate()?;
     if new.expires_at.is_some_and(|end| end <= by.at) {
         return Err(Error::Invalid(format!("expires_at: must be in the future; it is {} now", by.at)));
     }
@@ -64,6 +69,7 @@ pub async fn create(
         name,
         hint: secret.hint().to_owned(),
         scopes: new.scopes,
+        limits: new.limits,
         created_at: by.at,
         expires_at: new.expires_at,
         last_used_at: None,
@@ -73,7 +79,8 @@ pub async fn create(
     db::tenants::lock(&mut tx, tenant).await?.ok_or(Error::NotFound("tenant"))?;
     db::api_keys::insert(&mut tx, &key, &secret.hash()).await?;
     let detail = json!({
-        "name": key.name, "kind": key.kind.as_str(), "scopes": key.scopes, "expires_at": key.expires_at,
+        "name": key.name, "kind": key.kind.as_str(), "scopes": key.scopes, "limits": key.limits,
+        "expires_at": key.expires_at,
     });
     audit::record(&mut tx, by, "api_key.create", Subject::Key(tenant, key.id), &detail).await?;
     tx.commit().await?;
@@ -94,6 +101,29 @@ pub async fn get(db: &Db, tenant: TenantId, id: KeyId) -> Result<ApiKey> {
 /// [`Error::Database`].
 pub async fn list(db: &Db, tenant: TenantId, page: Page<KeyId>) -> Result<Listed<ApiKey>> {
     db::api_keys::list(db, tenant, page).await
+}
+
+/// Gives a key other limits: within a second they hold.
+///
+/// # Errors
+/// [`Error::Invalid`] for limits that are none, [`Error::NotFound`] (also for a key of another tenant, and for one that is
+/// revoked), [`Error::Database`].
+pub async fn set_limits(
+    db: &Db,
+    clock: &Clock,
+    actor: Actor,
+    (tenant, id): (TenantId, KeyId),
+    limits: &KeyLimits,
+) -> Result<ApiKey> {
+    limits.validate()?;
+    let by = By { actor, at: clock.now() };
+    let mut tx = db.begin().await?;
+    let key = db::api_keys::set_limits(&mut tx, tenant, id, limits).await?.ok_or(Error::NotFound("key"))?;
+    let detail = json!({ "name": key.name, "limits": key.limits });
+    audit::record(&mut tx, by, "api_key.limits", Subject::Key(tenant, id), &detail).await?;
+    invalidations::insert(&mut tx, by.at, Kind::Credential, id.to_string()).await?;
+    tx.commit().await?;
+    Ok(key)
 }
 
 /// Revokes a key: within a second, no process accepts it. Done already, it changes nothing.
@@ -124,7 +154,7 @@ mod tests {
     }
 
     fn new_key(name: &str) -> NewKey {
-        NewKey { kind: KeyKind::ApiKey, name: name.to_owned(), scopes: Scopes::default(), expires_at: None }
+        NewKey::new(KeyKind::ApiKey, name)
     }
 
     #[tokio::test]
@@ -147,14 +177,23 @@ mod tests {
             assert_eq!((read.name.as_str(), read.kind), ("laptop", KeyKind::UrlToken));
             assert_eq!((read.scopes, read.expires_at, read.revoked_at), (scopes, Some(end), None));
 
+            let limits = KeyLimits { burst: Some(7), ..KeyLimits::default() };
+            let changed = set_limits(&db, &clock, Actor::Cli, (tenant, made.id), &limits).await;
+            assert_eq!(changed.expect("a key").limits, limits);
+            let none = KeyLimits { burst: Some(0), ..limits };
+            let wrong = set_limits(&db, &clock, Actor::Cli, (tenant, made.id), &none).await;
+            assert!(matches!(wrong, Err(Error::Invalid(_))));
+
             let gone = revoke(&db, &clock, Actor::Cli, tenant, made.id).await.expect("revoked");
             clock.advance(std::time::Duration::from_secs(1));
             let still = revoke(&db, &clock, Actor::Cli, tenant, made.id).await.expect("nothing to do");
             assert_eq!((gone.revoked_at, still.revoked_at), (gone.revoked_at, gone.revoked_at));
-            assert_eq!(invalidations::after(&db, 0, 10).await.expect("changes").len(), 1);
+            let late = set_limits(&db, &clock, Actor::Cli, (tenant, made.id), &limits).await;
+            assert!(matches!(late, Err(Error::NotFound("key"))));
+            assert_eq!(invalidations::after(&db, 0, 10).await.expect("changes").len(), 2);
 
             let trail = audit::list(&db, Some(tenant), Page::first(10)).await.expect("a list").rows;
-            assert_eq!(trail.len(), 3);
+            assert_eq!(trail.len(), 4);
             assert!(trail.iter().all(|entry| !entry.detail.contains(secret.expose())));
         })
         .await;
@@ -167,6 +206,9 @@ mod tests {
             let other = tenants::create(&db, &clock(), Actor::Cli, "b").await.expect("a tenant").id;
             let (key, _) = create(&db, &clock(), Actor::Cli, mine, new_key("k")).await.expect("a key");
             assert!(matches!(get(&db, other, key.id).await, Err(Error::NotFound("key"))));
+            let limits = KeyLimits::default();
+            let changed = set_limits(&db, &clock(), Actor::Cli, (other, key.id), &limits).await;
+            assert!(matches!(changed, Err(Error::NotFound("key"))));
             let revoked = revoke(&db, &clock(), Actor::Cli, other, key.id).await;
             assert!(matches!(revoked, Err(Error::NotFound("key"))));
             assert!(list(&db, other, Page::first(10)).await.expect("a list").rows.is_empty());
@@ -183,7 +225,9 @@ mod tests {
             let tenant = tenants::create(&db, &clock, Actor::Cli, "a").await.expect("a tenant").id;
             let past = NewKey { expires_at: Some(clock.now()), ..new_key("k") };
             let empty = NewKey { scopes: Scopes { tools: Vec::new(), ..Scopes::default() }, ..new_key("k") };
-            for bad in [past, empty, new_key(" ")] {
+            let limits = KeyLimits { per_second: Some(0), burst: None };
+            let none = NewKey { limits, ..new_key("k") };
+            for bad in [past, empty, none, new_key(" ")] {
                 let refusal = create(&db, &clock, Actor::Cli, tenant, bad).await.expect_err("a refusal");
                 assert!(matches!(refusal, Error::Invalid(_)), "{refusal}");
             }

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::db::{self, Db, Listed, Page, Tx};
 use crate::error::Result;
 use crate::id::{AuditId, KeyId, OperatorKeyId, TenantId};
+use crate::plans::PlanName;
 
 pub use crate::db::audit::AuditEntry;
 
@@ -34,18 +35,20 @@ impl fmt::Display for Actor {
 
 /// What something is done to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Subject {
+pub(crate) enum Subject<'a> {
     Tenant(TenantId),
     Key(TenantId, KeyId),
     OperatorKey(OperatorKeyId),
+    Plan(&'a PlanName),
 }
 
-impl Subject {
+impl Subject<'_> {
     fn kind(self) -> &'static str {
         match self {
             Self::Tenant(_) => "tenant",
             Self::Key(..) => "api_key",
             Self::OperatorKey(_) => "operator_key",
+            Self::Plan(_) => "plan",
         }
     }
 
@@ -54,13 +57,14 @@ impl Subject {
             Self::Tenant(id) => id.to_string(),
             Self::Key(_, id) => id.to_string(),
             Self::OperatorKey(id) => id.to_string(),
+            Self::Plan(name) => name.to_string(),
         }
     }
 
     fn tenant(self) -> Option<TenantId> {
         match self {
             Self::Tenant(id) | Self::Key(id, _) => Some(id),
-            Self::OperatorKey(_) => None,
+            Self::OperatorKey(_) | Self::Plan(_) => None,
         }
     }
 }
@@ -77,7 +81,7 @@ pub(crate) async fn record(
     tx: &mut Tx,
     by: By,
     action: &str,
-    subject: Subject,
+    subject: Subject<'_>,
     detail: &Value,
 ) -> Result<()> {
     let entry = AuditEntry {

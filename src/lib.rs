@@ -22,6 +22,7 @@ pub mod credentials;
 pub mod hooks;
 pub mod limits;
 pub mod operator_keys;
+pub mod plans;
 pub mod policy;
 pub mod providers;
 pub mod session_history;

@@ -9,6 +9,7 @@ use crate::db::invalidations::{self, Kind};
 use crate::db::{self, Db, Listed, Page, Tx};
 use crate::error::{Error, Result};
 use crate::id::TenantId;
+use crate::plans::{self, PlanName};
 
 pub use crate::db::tenants::{Status, Tenant};
 
@@ -78,6 +79,28 @@ pub async fn suspend(db: &Db, clock: &Clock, actor: Actor, id: TenantId) -> Resu
 /// [`Error::NotFound`], [`Error::Database`].
 pub async fn resume(db: &Db, clock: &Clock, actor: Actor, id: TenantId) -> Result<Tenant> {
     move_to(db, By { actor, at: clock.now() }, id, Status::Active).await
+}
+
+/// Puts a tenant on a plan: within a second its limits hold. It is on it already: changes nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] where there is no such plan, [`Error::NotFound`], [`Error::Database`].
+pub async fn set_plan(db: &Db, clock: &Clock, actor: Actor, id: TenantId, plan: &PlanName) -> Result<Tenant> {
+    let by = By { actor, at: clock.now() };
+    let mut tx = db.begin().await?;
+    let before = db::tenants::lock(&mut tx, id).await?.ok_or(Error::NotFound("tenant"))?;
+    if before.plan == plan.as_str() {
+        return Ok(before);
+    }
+    if plan.as_str() != plans::DEFAULT && db::plans::lock(&mut tx, plan).await?.is_none() {
+        return Err(Error::Invalid(format!("plan: there is none named {plan}; create it first")));
+    }
+    let after = db::tenants::set_plan(&mut tx, id, plan.as_str(), by.at).await?;
+    let detail = json!({ "before": before.plan, "plan": after.plan });
+    audit::record(&mut tx, by, "tenant.plan", Subject::Tenant(id), &detail).await?;
+    forget(&mut tx, by, id).await?;
+    tx.commit().await?;
+    Ok(after)
 }
 
 /// Deletes a tenant for good: its keys are revoked, its name is free again, its history is kept.

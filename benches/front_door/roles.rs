@@ -21,7 +21,6 @@ use weir::clock::Clock;
 use weir::config::{Config, Layers};
 use weir::db::Db;
 use weir::mcp::content::ToolResult;
-use weir::policy::Scopes;
 use weir::providers::{Call, Provider, ToolSpec, Toolkit};
 use weir::serve::Listeners;
 use weir::{egress, telemetry, tenants};
@@ -50,12 +49,7 @@ impl Deployment {
         db.migrate().await?;
         let clock = Clock::system();
         let tenant = tenants::create(&db, &clock, Actor::Cli, "bench").await?;
-        let new = NewKey {
-            kind: KeyKind::ApiKey,
-            name: "bench".to_owned(),
-            scopes: Scopes::default(),
-            expires_at: None,
-        };
+        let new = NewKey::new(KeyKind::ApiKey, "bench");
         let (_, secret) = api_keys::create(&db, &clock, Actor::Cli, tenant.id, new).await?;
         db.close().await;
         Ok(Self { _directory: directory, database, key: secret.expose().to_owned() })

@@ -228,6 +228,14 @@ impl App {
         }
     }
 
+    /// Makes other limits of a plan felt here at once; other replicas are told to look.
+    pub fn plan_changed(&self, name: &str) {
+        self.credentials.forget_plan(name);
+        if let Some(peers) = &self.peers {
+            peers.courier.tell_all(Message::Invalidated);
+        }
+    }
+
     /// Makes it so.
     pub fn start_draining(&self) {
         self.draining.cancel();

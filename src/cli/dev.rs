@@ -19,7 +19,6 @@ use crate::config::Layers;
 use crate::credentials::Place;
 use crate::db::Db;
 use crate::id::TenantId;
-use crate::policy::Scopes;
 use crate::{operator_keys, tenants};
 
 /// The tenant that is made.
@@ -109,7 +108,7 @@ async fn prepare(app: &App, file: &Path) -> Result<Credentials, Failure> {
 }
 
 async fn key(db: &Db, clock: &Clock, tenant: TenantId, kind: KeyKind, name: &str) -> Result<String, Failure> {
-    let new = NewKey { kind, name: name.to_owned(), scopes: Scopes::default(), expires_at: None };
+    let new = NewKey::new(kind, name);
     let (_, secret) = api_keys::create(db, clock, Actor::Dev, tenant, new).await.map_err(explain)?;
     Ok(secret.expose().to_owned())
 }

@@ -9,6 +9,7 @@ use crate::audit::Actor;
 use crate::clock::Timestamp;
 use crate::db::Page;
 use crate::id::{KeyId, TenantId};
+use crate::limits::KeyLimits;
 use crate::policy::{Pattern, Risk, Scopes};
 
 /// Arguments of `weir key`.
@@ -30,6 +31,19 @@ enum KeyCommand {
         /// One JSON object per line instead of a table
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Give a key other limits; they hold within a second
+    SetLimits {
+        /// The key's id, key_...
+        id: KeyId,
+        /// The tenant's id, tn_...
+        #[arg(long)]
+        tenant: TenantId,
+        /// What differs from the tenant's plan, as JSON such as {"per_second": 5, "burst": 10}; {} for nothing
+        #[arg(long, value_name = "JSON", value_parser = parse_limits)]
+        limits: KeyLimits,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -68,6 +82,9 @@ struct CreateArgs {
     /// When it ends, such as 2027-01-31T00:00:00Z
     #[arg(long, value_name = "RFC 3339")]
     expires_at: Option<jiff::Timestamp>,
+    /// What differs from the tenant's plan, as JSON such as {"per_second": 5, "burst": 10}
+    #[arg(long, value_name = "JSON", value_parser = parse_limits, default_value = "{}")]
+    limits: KeyLimits,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -80,11 +97,16 @@ fn body(key: &ApiKey) -> serde_json::Value {
         "name": key.name,
         "hint": key.hint,
         "scopes": key.scopes,
+        "limits": key.limits,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "last_used_at": key.last_used_at,
         "revoked_at": key.revoked_at,
     })
+}
+
+fn parse_limits(text: &str) -> Result<KeyLimits, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn patterns(texts: Vec<String>) -> Result<Vec<Pattern>, Failure> {
@@ -98,6 +120,11 @@ pub(super) async fn run(args: KeyArgs) -> Result<(), Failure> {
     match args.command {
         KeyCommand::Create(args) => create(args).await,
         KeyCommand::List { tenant, json, config } => list(&config.database().await?, tenant, json).await,
+        KeyCommand::SetLimits { id, tenant, limits, config } => {
+            let Store { db, clock } = config.database().await?;
+            let key = api_keys::set_limits(&db, &clock, Actor::Cli, (tenant, id), &limits).await;
+            print_json(&body(&key.map_err(explain)?))
+        }
         KeyCommand::Revoke { id, tenant, config } => {
             let Store { db, clock } = config.database().await?;
             print_json(&body(&api_keys::revoke(&db, &clock, Actor::Cli, tenant, id).await.map_err(explain)?))
@@ -109,7 +136,7 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
     let scopes =
         Scopes { servers: patterns(args.servers)?, tools: patterns(args.tools)?, max_risk: args.max_risk };
     let expires_at = args.expires_at.map(Timestamp::from);
-    let new = NewKey { kind: args.kind, name: args.name, scopes, expires_at };
+    let new = NewKey { kind: args.kind, name: args.name, scopes, limits: args.limits, expires_at };
     let Store { db, clock } = args.config.database().await?;
     let (key, secret) = api_keys::create(&db, &clock, Actor::Cli, args.tenant, new).await.map_err(explain)?;
     let mut shown = body(&key);

@@ -6,6 +6,7 @@ mod dev;
 mod health;
 mod keys;
 mod operators;
+mod plans;
 pub mod probe;
 mod service;
 mod tenants;
@@ -37,10 +38,12 @@ enum Command {
     Serve(ServeArgs),
     /// Bring the database's schema up to date
     Migrate(ConfigArgs),
-    /// Create, list, suspend, resume and delete tenants
+    /// Create, list, suspend, resume and delete tenants, and put them on plans
     Tenant(tenants::TenantArgs),
     /// Create, list and revoke a tenant's API keys and URL tokens
     Key(keys::KeyArgs),
+    /// Set, list and delete plans: what tenants may use
+    Plan(plans::PlanArgs),
     /// Create, list and revoke operator keys, which open the admin API
     OperatorKey(operators::OperatorKeyArgs),
     /// Check an MCP server as an outside monitor would: connect, list tools, call one that only reads
@@ -112,6 +115,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Migrate(args) => migrate(args).await,
         Command::Tenant(args) => tenants::run(args).await,
         Command::Key(args) => keys::run(args).await,
+        Command::Plan(args) => plans::run(args).await,
         Command::OperatorKey(args) => operators::run(args).await,
         Command::Probe(args) => Ok(probe::run(args).await?),
         Command::Health(args) => health::run(args).await,

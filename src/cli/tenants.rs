@@ -7,6 +7,7 @@ use super::{ConfigArgs, Failure, Store, explain, print_json, print_table};
 use crate::audit::Actor;
 use crate::db::Page;
 use crate::id::TenantId;
+use crate::plans::PlanName;
 use crate::tenants::{self, Tenant};
 
 /// Arguments of `weir tenant`.
@@ -30,6 +31,15 @@ enum TenantCommand {
         /// One JSON object per line instead of a table
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Put a tenant on a plan
+    SetPlan {
+        /// The tenant's id, tn_...
+        id: TenantId,
+        /// The plan's name
+        plan: PlanName,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -66,6 +76,11 @@ pub(super) async fn run(args: TenantArgs) -> Result<(), Failure> {
             print_json(&body(&tenants::create(&db, &clock, Actor::Cli, &name).await.map_err(explain)?))
         }
         TenantCommand::List { json, config } => list(&config.database().await?, json).await,
+        TenantCommand::SetPlan { id, plan, config } => {
+            let Store { db, clock } = config.database().await?;
+            let tenant = tenants::set_plan(&db, &clock, Actor::Cli, id, &plan).await.map_err(explain)?;
+            print_json(&body(&tenant))
+        }
         TenantCommand::Suspend(Target { id, config }) => {
             let Store { db, clock } = config.database().await?;
             print_json(&body(&tenants::suspend(&db, &clock, Actor::Cli, id).await.map_err(explain)?))

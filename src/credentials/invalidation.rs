@@ -75,7 +75,9 @@ impl Credentials {
                 if !log.is_new(row.id, now) {
                     continue;
                 }
-                if let Some(change) = change(&row) {
+                if row.kind == Kind::Plan {
+                    self.forget_plan(&row.subject);
+                } else if let Some(change) = change(&row) {
                     self.invalidate(change);
                     on_change(change);
                 }
@@ -115,6 +117,7 @@ fn change(row: &Invalidation) -> Option<Change> {
     let change = match row.kind {
         Kind::Credential => row.subject.parse().map(Change::Credential),
         Kind::Tenant => row.subject.parse().map(Change::Tenant),
+        Kind::Plan => return None,
     };
     if change.is_err() {
         tracing::error!(id = row.id, "an invalidation names no id; skipped");

@@ -30,7 +30,7 @@ use crate::db::tenants::{self, Status, Tenant};
 use crate::db::{Db, storable};
 use crate::error::{Error, Result};
 use crate::id::{KeyId, TenantId};
-use crate::limits::EffectiveLimits;
+use crate::limits::{EffectiveLimits, KeyLimits, PlanLimits};
 use crate::policy::Scopes;
 
 use cache::Fresh;
@@ -182,6 +182,12 @@ struct Known {
     noted: AtomicI64,
 }
 
+/// A tenant, and what its plan allows.
+struct OfTenant {
+    tenant: Tenant,
+    limits: Arc<EffectiveLimits>,
+}
+
 /// Checks credentials. Cheap to clone: every clone has the same caches.
 #[derive(Clone)]
 pub struct Credentials(Arc<Inner>);
@@ -190,11 +196,11 @@ struct Inner {
     db: Db,
     clock: Clock,
     /// What tenants may use whose plan says nothing else.
-    limits: Arc<EffectiveLimits>,
+    limits: (config::Limits, Arc<EffectiveLimits>),
     /// By SHA-256 of the token, for keys and JWTs alike.
     known: Fresh<[u8; 32], Arc<Known>>,
     /// Tenants of JWTs; those of keys come with the key.
-    tenants: Fresh<TenantId, Arc<Tenant>>,
+    tenants: Fresh<TenantId, Arc<OfTenant>>,
     jwt: jwt::Verifier,
     last_used: LastUsed,
     poll: Duration,
@@ -225,7 +231,7 @@ impl Credentials {
             tenants: Fresh::new(auth.cache_entries, (ttl, stale), clock.clone()),
             jwt: jwt::Verifier::new(&auth.issuers, resource, &clock, client)?,
             last_used: LastUsed::default(),
-            limits: Arc::new(EffectiveLimits::new(limits, None, None)),
+            limits: (limits.clone(), Arc::new(EffectiveLimits::new(limits, None, None))),
             poll: auth.invalidation_poll.get(),
             look: Notify::new(),
             longest: ttl.max(stale),
@@ -286,9 +292,9 @@ impl Credentials {
         if expired(caller, self.0.clock.now()) {
             return Err(Refused::Invalid);
         }
-        let tenant = self.tenant(caller.tenant()).await?;
+        let found = self.tenant(caller.tenant()).await?;
         let data = caller.data();
-        let limits = &self.0.limits;
+        let OfTenant { tenant, limits } = &*found;
         let same = tenant.name == data.tenant_name && tenant.plan == data.plan && data.limits == *limits;
         let current = if same {
             caller.clone()
@@ -319,6 +325,13 @@ impl Credentials {
         }
     }
 
+    /// Forgets what tenants on this plan may use, in this process and at once.
+    pub fn forget_plan(&self, name: &str) {
+        let inner = &self.0;
+        inner.tenants.forget(|_, found| found.tenant.plan == name);
+        inner.known.forget(|_, known| known.caller.data().plan == name);
+    }
+
     /// Looks for changes made elsewhere now, and not when the next look is due.
     pub fn look_now(&self) {
         self.0.look.notify_one();
@@ -346,15 +359,25 @@ impl Credentials {
         }
     }
 
-    async fn tenant(&self, id: TenantId) -> Result<Arc<Tenant>, Refused> {
+    async fn tenant(&self, id: TenantId) -> Result<Arc<OfTenant>, Refused> {
         let load = || async {
-            let found = self.ask(tenants::get(&self.0.db, id)).await?;
-            found.map(Arc::new).ok_or(Refused::Invalid)
+            let found = self.ask(tenants::with_plan(&self.0.db, id)).await?.ok_or(Refused::Invalid)?;
+            let limits = self.limits(found.plan_limits.as_ref().map(|plan| &plan.0), KeyLimits::default());
+            Ok(Arc::new(OfTenant { tenant: found.tenant, limits }))
         };
         match self.0.tenants.hit(&id) {
             Some(tenant) => Ok(tenant),
             None => Box::pin(self.0.tenants.get(&id, load)).await,
         }
+    }
+
+    /// What the plan and the credential allow.
+    fn limits(&self, plan: Option<&PlanLimits>, key: KeyLimits) -> Arc<EffectiveLimits> {
+        let (config, defaults) = &self.0.limits;
+        if plan.is_none() && key == KeyLimits::default() {
+            return defaults.clone();
+        }
+        Arc::new(EffectiveLimits::new(config, plan, Some(&key)))
     }
 
     async fn load_key(&self, hash: [u8; 32]) -> Result<Arc<Known>, Refused> {
@@ -375,7 +398,7 @@ impl Credentials {
             credential_name: key.name,
             scopes: key.scopes,
             expires_at: key.expires_at,
-            limits: self.0.limits.clone(),
+            limits: self.limits(found.plan_limits.as_ref().map(|plan| &plan.0), key.limits),
         });
         if expired(&caller, self.0.clock.now()) {
             return Err(Refused::Invalid);
@@ -386,7 +409,8 @@ impl Credentials {
 
     async fn load_jwt(&self, token: &str) -> Result<Arc<Known>, Refused> {
         let claims = self.0.jwt.verify(token).await?;
-        let tenant = self.tenant(claims.tenant).await?;
+        let found = self.tenant(claims.tenant).await?;
+        let tenant = &found.tenant;
         let caller = Caller::new(CallerData {
             principal: Principal { tenant: tenant.id, credential: Credential::Jwt(claims.digest) },
             tenant_name: tenant.name.clone(),
@@ -394,7 +418,7 @@ impl Credentials {
             credential_name: storable(&claims.subject, jwt::MAX_SUBJECT),
             scopes: claims.scopes,
             expires_at: Some(claims.ends_at),
-            limits: self.0.limits.clone(),
+            limits: found.limits.clone(),
         });
         Ok(Arc::new(Known { caller, status: tenant.status, key: None, noted: AtomicI64::new(i64::MIN) }))
     }

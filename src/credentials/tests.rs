@@ -8,7 +8,6 @@ use crate::audit::Actor;
 use crate::config::Millis;
 use crate::db::Page;
 use crate::db::testing::on_every_engine;
-use crate::policy::Scopes;
 use crate::tasks::Tasks;
 use crate::tenants as nouns;
 use token::Secret;
@@ -43,12 +42,8 @@ impl World {
     }
 
     async fn key(&self, kind: KeyKind, lifetime: Option<Duration>) -> (KeyId, Secret) {
-        let new = NewKey {
-            kind,
-            name: "laptop".to_owned(),
-            scopes: Scopes::default(),
-            expires_at: lifetime.map(|span| self.clock.now().plus(span)),
-        };
+        let expires_at = lifetime.map(|span| self.clock.now().plus(span));
+        let new = NewKey { expires_at, ..NewKey::new(kind, "laptop") };
         let made = crate::api_keys::create(&self.db, &self.clock, Actor::Cli, self.tenant, new).await;
         let (key, secret) = made.expect("a key");
         (key.id, secret)

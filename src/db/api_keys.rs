@@ -8,6 +8,7 @@ use super::{Db, JsonText, Listed, Page, Tx, done};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::id::{KeyId, TenantId};
+use crate::limits::{KeyLimits, PlanLimits};
 use crate::policy::Scopes;
 
 text_enum! {
@@ -36,6 +37,9 @@ pub struct ApiKey {
     /// What it may reach.
     #[sqlx(try_from = "JsonText<Scopes>")]
     pub scopes: Scopes,
+    /// What differs from the tenant's plan.
+    #[sqlx(try_from = "JsonText<KeyLimits>")]
+    pub limits: KeyLimits,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it ends by itself.
@@ -52,6 +56,12 @@ impl From<JsonText<Scopes>> for Scopes {
     }
 }
 
+impl From<JsonText<KeyLimits>> for KeyLimits {
+    fn from(text: JsonText<KeyLimits>) -> Self {
+        text.0
+    }
+}
+
 /// A key with what authentication has to know of its tenant.
 #[derive(FromRow)]
 pub(crate) struct KeyWithTenant {
@@ -61,6 +71,7 @@ pub(crate) struct KeyWithTenant {
     pub(crate) tenant_name: String,
     pub(crate) tenant_status: Status,
     pub(crate) tenant_plan: String,
+    pub(crate) plan_limits: Option<JsonText<PlanLimits>>,
 }
 
 /// When a key was used.
@@ -73,8 +84,8 @@ pub(crate) struct Use {
 pub(crate) async fn insert(tx: &mut Tx, key: &ApiKey, hash: &[u8; 32]) -> Result<()> {
     in_tx!(tx, |conn| done(
         sqlx::query(
-            "insert into api_keys (id, tenant_id, kind, name, hash, hint, scopes, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+            "insert into api_keys (id, tenant_id, kind, name, hash, hint, scopes, limits, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
         )
         .bind(key.id)
         .bind(key.tenant_id)
@@ -83,6 +94,7 @@ pub(crate) async fn insert(tx: &mut Tx, key: &ApiKey, hash: &[u8; 32]) -> Result
         .bind(hash.as_slice())
         .bind(key.hint.as_str())
         .bind(JsonText(&key.scopes))
+        .bind(JsonText(&key.limits))
         .bind(key.created_at)
         .bind(key.expires_at)
         .execute(conn)
@@ -92,7 +104,8 @@ pub(crate) async fn insert(tx: &mut Tx, key: &ApiKey, hash: &[u8; 32]) -> Result
 
 pub(crate) async fn get(db: &Db, tenant: TenantId, id: KeyId) -> Result<Option<ApiKey>> {
     on_reader!(db, |conn| sqlx::query_as(
-        "select id, tenant_id, kind, name, hint, scopes, created_at, expires_at, last_used_at, revoked_at
+        "select id, tenant_id, kind, name, hint, scopes, limits, created_at, expires_at, last_used_at,
+             revoked_at
          from api_keys
          where tenant_id = $1 and id = $2"
     )
@@ -103,7 +116,8 @@ pub(crate) async fn get(db: &Db, tenant: TenantId, id: KeyId) -> Result<Option<A
 
 pub(crate) async fn list(db: &Db, tenant: TenantId, page: Page<KeyId>) -> Result<Listed<ApiKey>> {
     let rows = on_reader!(db, |conn| sqlx::query_as(
-        "select id, tenant_id, kind, name, hint, scopes, created_at, expires_at, last_used_at, revoked_at
+        "select id, tenant_id, kind, name, hint, scopes, limits, created_at, expires_at, last_used_at,
+             revoked_at
          from api_keys
          where tenant_id = $1 and id > $2
          order by id
@@ -126,11 +140,31 @@ pub(crate) async fn revoke(
     in_tx!(tx, |conn| sqlx::query_as(
         "update api_keys set revoked_at = $3
          where tenant_id = $1 and id = $2 and revoked_at is null
-         returning id, tenant_id, kind, name, hint, scopes, created_at, expires_at, last_used_at, revoked_at"
+         returning id, tenant_id, kind, name, hint, scopes, limits, created_at, expires_at, last_used_at,
+             revoked_at"
     )
     .bind(tenant)
     .bind(id)
     .bind(now)
+    .fetch_optional(conn))
+}
+
+/// Gives a key that is not revoked other limits; `None` where there is none.
+pub(crate) async fn set_limits(
+    tx: &mut Tx,
+    tenant: TenantId,
+    id: KeyId,
+    limits: &KeyLimits,
+) -> Result<Option<ApiKey>> {
+    in_tx!(tx, |conn| sqlx::query_as(
+        "update api_keys set limits = $3
+         where tenant_id = $1 and id = $2 and revoked_at is null
+         returning id, tenant_id, kind, name, hint, scopes, limits, created_at, expires_at, last_used_at,
+             revoked_at"
+    )
+    .bind(tenant)
+    .bind(id)
+    .bind(JsonText(limits))
     .fetch_optional(conn))
 }
 
@@ -146,15 +180,17 @@ pub(crate) async fn revoke_all(tx: &mut Tx, tenant: TenantId, now: Timestamp) ->
 
 /// The key whose token has this hash, whatever became of it. Authentication only: it takes no tenant.
 pub(crate) async fn find_by_hash(db: &Db, hash: &[u8; 32]) -> Result<Option<KeyWithTenant>> {
-    on_reader!(db, |conn| sqlx::query_as(
-        "select k.id, k.tenant_id, k.kind, k.name, k.hint, k.scopes, k.created_at, k.expires_at,
-                k.last_used_at, k.revoked_at, k.hash,
-                t.name as tenant_name, t.status as tenant_status, t.plan as tenant_plan
-         from api_keys k join tenants t on t.id = k.tenant_id
+    on_reader!(db, |conn| {
+        sqlx::query_as(
+        "select k.id, k.tenant_id, k.kind, k.name, k.hint, k.scopes, k.limits, k.created_at,
+                k.expires_at, k.last_used_at, k.revoked_at, k.hash,
+                t.name as tenant_name, t.status as tenant_status, t.plan as tenant_plan, p.limits as plan_limits
+         from api_keys k join tenants t on t.id = k.tenant_id left join plans p on p.name = t.plan
          where k.hash = $1"
     )
     .bind(hash.as_slice())
-    .fetch_optional(conn))
+    .fetch_optional(conn)
+    })
 }
 
 /// Records when keys were used, in one statement; a later use that is known already stays. The engines read a

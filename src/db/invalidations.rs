@@ -16,6 +16,8 @@ text_enum! {
         Credential = "credential",
         /// A tenant, and with it all its credentials.
         Tenant = "tenant",
+        /// A plan, and with it what all tenants on it may use.
+        Plan = "plan",
     }
 }
 
@@ -25,7 +27,7 @@ pub(crate) struct Invalidation {
     /// Rises with each change; a change that commits late appears among lower ones.
     pub(crate) id: i64,
     pub(crate) kind: Kind,
-    /// The id of what changed.
+    /// The id of what changed; the name of a plan.
     pub(crate) subject: String,
 }
 

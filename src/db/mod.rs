@@ -19,6 +19,7 @@ mod migrations;
 pub mod operator_keys;
 mod page;
 mod postgres;
+pub mod plans;
 pub mod session_history;
 pub mod settings;
 mod sqlite;

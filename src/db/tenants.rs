@@ -2,10 +2,11 @@
 
 use sqlx::FromRow;
 
-use super::{Db, Listed, Page, Tx};
+use super::{Db, JsonText, Listed, Page, Tx};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::id::TenantId;
+use crate::limits::PlanLimits;
 
 text_enum! {
     /// Where a tenant stands.
@@ -93,6 +94,37 @@ pub(crate) async fn list(db: &Db, page: Page<TenantId>) -> Result<Listed<Tenant>
     .bind(page.fetch())
     .fetch_all(conn))?;
     Ok(page.cut(rows))
+}
+
+/// A tenant with what authentication has to know of its plan.
+#[derive(FromRow)]
+pub(crate) struct TenantWithPlan {
+    #[sqlx(flatten)]
+    pub(crate) tenant: Tenant,
+    pub(crate) plan_limits: Option<JsonText<PlanLimits>>,
+}
+
+/// One tenant with its plan, unless it is deleted.
+pub(crate) async fn with_plan(db: &Db, id: TenantId) -> Result<Option<TenantWithPlan>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select t.id, t.name, t.status, t.plan, t.created_at, t.updated_at, p.limits as plan_limits
+         from tenants t left join plans p on p.name = t.plan
+         where t.id = $1 and t.status <> 'deleted'"
+    )
+    .bind(id)
+    .fetch_optional(conn))
+}
+
+pub(crate) async fn set_plan(tx: &mut Tx, id: TenantId, plan: &str, now: Timestamp) -> Result<Tenant> {
+    in_tx!(tx, |conn| sqlx::query_as(
+        "update tenants set plan = $2, updated_at = $3
+         where id = $1
+         returning id, name, status, plan, created_at, updated_at"
+    )
+    .bind(id)
+    .bind(plan)
+    .bind(now)
+    .fetch_one(conn))
 }
 
 pub(crate) async fn set_status(tx: &mut Tx, id: TenantId, status: Status, now: Timestamp) -> Result<Tenant> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, get, post, put};
 use http::StatusCode;
 use tower_governor::{GovernorError, GovernorLayer};
 
@@ -59,6 +59,7 @@ pub fn admin_routes() -> Vec<Route> {
             "GET DELETE",
             get(admin::tenants::show).delete(admin::tenants::delete),
         ),
+        ("/admin/v1/tenants/{tenant}/plan", "PUT", put(admin::tenants::set_plan)),
         ("/admin/v1/tenants/{tenant}/suspend", "POST", post(admin::tenants::suspend)),
         ("/admin/v1/tenants/{tenant}/resume", "POST", post(admin::tenants::resume)),
         ("/admin/v1/tenants/{tenant}/keys", "GET POST", get(admin::keys::list).post(admin::keys::create)),
@@ -67,7 +68,14 @@ pub fn admin_routes() -> Vec<Route> {
             "GET DELETE",
             get(admin::keys::show).delete(admin::keys::revoke),
         ),
+        ("/admin/v1/tenants/{tenant}/keys/{key}/limits", "PUT", put(admin::keys::set_limits)),
         ("/admin/v1/tenants/{tenant}/sessions", "GET", get(admin::sessions::list)),
+        ("/admin/v1/plans", "GET", get(admin::plans::list)),
+        (
+            "/admin/v1/plans/{plan}",
+            "GET PUT DELETE",
+            get(admin::plans::show).put(admin::plans::put).delete(admin::plans::delete),
+        ),
         ("/admin/v1/audit", "GET", get(admin::audit::list)),
     ]
 }

@@ -172,7 +172,27 @@ async fn production_needs_a_migrated_database_and_hears_of_what_the_command_line
         assert!(since.elapsed() < Duration::from_secs(3), "the revocation is not heard of");
     }
 
-    let other = stdout_json(&run(&mut with_config(&["key", "create", "--tenant", tenant, "--name", "b"])));
+    let small = r#"{"key": {"per_second": 9, "burst": 9}}"#;
+    let set = stdout_json(&run(&mut with_config(&["plan", "set", "small", "--limits", small])));
+    assert_eq!(set["limits"], json!({ "key": { "per_second": 9, "burst": 9 } }));
+    assert_eq!(stdout_json(&run(&mut with_config(&["plan", "show", "small"]))), set);
+    let on = stdout_json(&run(&mut with_config(&["tenant", "set-plan", tenant, "small"])));
+    assert_eq!(on["plan"], "small");
+    let listed = run(&mut with_config(&["plan", "list"]));
+    assert!(String::from_utf8_lossy(&listed.stdout).lines().any(|line| line.starts_with("small ")));
+    let refused = run(&mut with_config(&["plan", "delete", "small"]));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("1 tenants are on this plan"));
+    assert_eq!(
+        stdout_json(&run(&mut with_config(&["tenant", "set-plan", tenant, "default"])))["plan"],
+        "default"
+    );
+    assert!(run(&mut with_config(&["plan", "delete", "small"])).status.success());
+
+    let create = ["key", "create", "--tenant", tenant, "--name", "b", "--limits", r#"{"burst": 8}"#];
+    let other = stdout_json(&run(&mut with_config(&create)));
+    assert_eq!(other["limits"], json!({ "burst": 8 }));
+    let limits = ["key", "set-limits", field(&other, "id"), "--tenant", tenant, "--limits", "{}"];
+    assert_eq!(stdout_json(&run(&mut with_config(&limits)))["limits"], json!({}));
     assert!(run(&mut with_config(&["tenant", "suspend", tenant])).status.success());
     let since = Instant::now();
     let code = loop {
@@ -206,7 +226,7 @@ fn mistakes_are_named_on_stderr_with_an_exit_code() {
         assert!(stderr.contains(text), "{args:?}: {stderr}");
         assert!(output.stdout.is_empty() && !stderr.contains("hunter2"), "{args:?}");
     }
-    for command in ["dev", "serve", "migrate", "tenant", "key", "operator-key", "probe", "health"] {
+    for command in ["dev", "serve", "migrate", "tenant", "key", "plan", "operator-key", "probe", "health"] {
         let output = run(weir(dir.path()).args([command, "--help"]));
         assert!(output.status.success() && output.stdout.len() > 100, "{command}");
     }

@@ -72,11 +72,13 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
         ("/.well-known/oauth-protected-resource/{*path}", "GET") => {
             says_nothing_of_tenants(world, "/.well-known/oauth-protected-resource/mcp").await;
         }
-        ("/admin/v1/tenants" | "/admin/v1/audit", "GET" | "POST") => {
+        ("/admin/v1/tenants" | "/admin/v1/audit" | "/admin/v1/plans", "GET" | "POST") => {
             tenants_are_no_operators(world, path, method).await;
         }
+        ("/admin/v1/plans/{plan}", _) => tenants_are_no_operators(world, &own(world, path), method).await,
         (
             "/admin/v1/tenants/{tenant}"
+            | "/admin/v1/tenants/{tenant}/plan"
             | "/admin/v1/tenants/{tenant}/suspend"
             | "/admin/v1/tenants/{tenant}/resume"
             | "/admin/v1/tenants/{tenant}/sessions"
@@ -85,7 +87,11 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
         ) => tenants_are_no_operators(world, &own(world, path), method).await,
         ("/admin/v1/tenants/{tenant}/keys/{key}", "GET" | "DELETE") => {
             tenants_are_no_operators(world, &own(world, path), method).await;
-            foreign_key(world, method).await;
+            foreign_key(world, method, "").await;
+        }
+        ("/admin/v1/tenants/{tenant}/keys/{key}/limits", "PUT") => {
+            tenants_are_no_operators(world, &own(world, path), method).await;
+            foreign_key(world, method, "/limits").await;
         }
         _ => return None,
     }
@@ -95,7 +101,7 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
 /// The path with the thief's own ids: even those are not its to manage.
 fn own(world: &World, path: &str) -> String {
     let path = path.replace("{tenant}", &world.thief.tenant.to_string());
-    path.replace("{key}", &world.thief.id.to_string())
+    path.replace("{key}", &world.thief.id.to_string()).replace("{plan}", "default")
 }
 
 async fn tenants_are_no_operators(world: &World, path: &str, method: &str) {
@@ -114,9 +120,10 @@ async fn tenants_are_no_operators(world: &World, path: &str, method: &str) {
 }
 
 /// A key under the path of a tenant that it is not of is not found, whoever asks.
-async fn foreign_key(world: &World, method: &str) {
-    let path = format!("/admin/v1/tenants/{}/keys/{}", world.thief.tenant, world.victim.id);
-    let reply = world.operator.request(method.parse().expect("a method"), &path).send().await;
+async fn foreign_key(world: &World, method: &str, below: &str) {
+    let path = format!("/admin/v1/tenants/{}/keys/{}{below}", world.thief.tenant, world.victim.id);
+    let draft = world.operator.request(method.parse().expect("a method"), &path);
+    let reply = draft.header("content-type", "application/json").body(json!({})).send().await;
     assert_eq!((reply.status, &reply.json()["code"]), (404, &json!("not_found")));
     world.session_lives().await;
 }

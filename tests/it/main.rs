@@ -22,6 +22,7 @@ mod modern_headers;
 mod modern_rounds;
 mod modern_streams;
 mod operations;
+mod plans;
 mod questions;
 mod resume;
 mod secrets;

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::credentials::Change;
 use crate::id::{KeyId, TenantId};
+use crate::limits::KeyLimits;
 use crate::policy::Scopes;
 
 /// A key as the API shows it. The secret is there only in the answer that creates it.
@@ -27,6 +28,7 @@ pub struct Body {
     name: String,
     hint: String,
     scopes: Scopes,
+    limits: KeyLimits,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
     last_used_at: Option<Timestamp>,
@@ -44,6 +46,7 @@ impl From<ApiKey> for Body {
             name: key.name,
             hint: key.hint,
             scopes: key.scopes,
+            limits: key.limits,
             created_at: key.created_at,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,
@@ -62,6 +65,8 @@ pub struct Create {
     kind: KeyKind,
     #[serde(default)]
     scopes: Scopes,
+    #[serde(default)]
+    limits: KeyLimits,
     expires_at: Option<Timestamp>,
 }
 
@@ -88,7 +93,8 @@ pub async fn create(
     Path(tenant): Path<TenantId>,
     Json(body): Json<Create>,
 ) -> Result<Response, Problem> {
-    let new = NewKey { kind: body.kind, name: body.name, scopes: body.scopes, expires_at: body.expires_at };
+    let Create { kind, name, scopes, limits, expires_at } = body;
+    let new = NewKey { kind, name, scopes, limits, expires_at };
     let (key, secret) = api_keys::create(&app.db, &app.clock, actor, tenant, new).await?;
     let body = Body { secret: Some(secret.expose().to_owned()), ..Body::from(key) };
     let mut response = (StatusCode::CREATED, Json(body)).into_response();
@@ -104,6 +110,18 @@ pub async fn show(
     Path((tenant, key)): Path<(TenantId, KeyId)>,
 ) -> Result<Response, Problem> {
     Ok(Json(Body::from(api_keys::get(&app.db, tenant, key).await?)).into_response())
+}
+
+/// Gives a key other limits: here at once, everywhere within a second.
+pub async fn set_limits(
+    Operator(actor): Operator,
+    State(app): State<Arc<App>>,
+    Path((tenant, key)): Path<(TenantId, KeyId)>,
+    Json(limits): Json<KeyLimits>,
+) -> Result<Response, Problem> {
+    let key = api_keys::set_limits(&app.db, &app.clock, actor, (tenant, key), &limits).await?;
+    app.revoke(Change::Credential(key.id));
+    Ok(Json(Body::from(key)).into_response())
 }
 
 /// Revokes a key: refused here at once, everywhere within a second; its sessions and streams end.

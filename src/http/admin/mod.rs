@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod keys;
+pub mod plans;
 pub mod sessions;
 pub mod tenants;
 

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::credentials::Change;
 use crate::id::TenantId;
+use crate::plans::PlanName;
 use crate::tenants::{self, Tenant};
 
 /// A tenant as the API shows it.
@@ -75,6 +76,25 @@ pub async fn show(
     Path(id): Path<TenantId>,
 ) -> Result<Response, Problem> {
     Ok(Json(Body::from(tenants::get(&app.db, id).await?)).into_response())
+}
+
+/// What `PUT /admin/v1/tenants/{tenant}/plan` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPlan {
+    plan: PlanName,
+}
+
+/// Puts the tenant on a plan: here at once, everywhere within a second.
+pub async fn set_plan(
+    Operator(actor): Operator,
+    State(app): State<Arc<App>>,
+    Path(id): Path<TenantId>,
+    Json(body): Json<SetPlan>,
+) -> Result<Response, Problem> {
+    let tenant = tenants::set_plan(&app.db, &app.clock, actor, id, &body.plan).await?;
+    forget(&app, id);
+    Ok(Json(Body::from(tenant)).into_response())
 }
 
 /// Refuses every request of the tenant until it is resumed, and ends its sessions and streams.

@@ -430,7 +430,7 @@ impl OperatorKey {
 }
 
 fn new_key(kind: KeyKind) -> NewKey {
-    NewKey { kind, name: "it".to_owned(), scopes: Scopes::default(), expires_at: None }
+    NewKey::new(kind, "it")
 }
 
 /// Somebody with an operator key.

@@ -17,7 +17,6 @@ use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::config::Layers;
 use crate::db::Db;
-use crate::policy::Scopes;
 use crate::serve::Listeners;
 use crate::tasks::Tasks;
 use crate::{egress, tenants};
@@ -158,7 +157,7 @@ impl Weir {
         let clock = Clock::system();
         let tenant = tenants::create(&db, &clock, Actor::Cli, "probed").await.expect("a tenant");
         let key = async |kind, name: &str| {
-            let new = NewKey { kind, name: name.to_owned(), scopes: Scopes::default(), expires_at: None };
+            let new = NewKey::new(kind, name);
             let made = api_keys::create(&db, &clock, Actor::Cli, tenant.id, new).await;
             made.expect("a key").1.expose().to_owned()
         };

@@ -12,7 +12,8 @@ use crate::config::{self, Millis};
 use crate::credentials::{Change, Credentials, Place, Refused};
 use crate::db::testing::on_every_engine;
 use crate::id::TenantId;
-use crate::tenants;
+use crate::limits::PlanLimits;
+use crate::{plans, tenants};
 
 #[tokio::test]
 async fn a_token_stands_for_an_active_tenant() {
@@ -54,6 +55,20 @@ async fn a_token_stands_for_an_active_tenant() {
         let reference = credentials.reference(&token, &alice);
         let again = credentials.resolve_reference(&reference).await.expect("a caller");
         assert_eq!(again.principal(), alice.principal());
+
+        let (gold, limits) =
+            ("gold".parse().expect("a name"), PlanLimits { streams: Some(7), ..PlanLimits::default() });
+        plans::put(&db, &clock, Actor::Cli, &gold, &limits).await.expect("a plan");
+        tenants::set_plan(&db, &clock, Actor::Cli, tenant, &gold).await.expect("on it");
+        credentials.invalidate(Change::Tenant(tenant));
+        assert_eq!(resolve(&token).await.expect("a caller").limits().streams, 7);
+        plans::put(&db, &clock, Actor::Cli, &gold, &PlanLimits { streams: Some(8), ..limits })
+            .await
+            .expect("a plan");
+        credentials.forget_plan("gold");
+        assert_eq!(resolve(&token).await.expect("a caller").limits().streams, 8);
+        let again = credentials.resolve_reference(&reference).await.expect("a caller");
+        assert_eq!(again.limits().streams, 8);
 
         tenants::suspend(&db, &clock, Actor::Cli, tenant).await.expect("suspended");
         credentials.invalidate(Change::Tenant(tenant));
