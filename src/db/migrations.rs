@@ -87,3 +87,38 @@ fn explain(error: MigrateError) -> Error {
         other => Error::Internal(format!("migration failed: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::db::invalidations::{self, Kind};
+    use crate::db::testing::config;
+
+    /// Processes remember up to which invalidation they have read; none may come below that.
+    #[tokio::test]
+    async fn invalidations_of_an_older_sqlite_file_go_on_counting() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let url = format!("sqlite:{}", dir.path().join("weir.db").display());
+        let db = Db::connect(&config(&url)).await.expect("a database");
+        let Pools::Sqlite { write, .. } = db.pools() else { panic!("SQLite") };
+        let first = SQLITE.iter().take(1).cloned().collect();
+        let first = Migrator { migrations: Cow::Owned(first), ..Migrator::DEFAULT };
+        first.run(write).await.expect("the first migration");
+        let at = Timestamp::from_micros(1);
+        let insert = async |kind| {
+            let mut tx = db.begin().await.expect("a transaction");
+            invalidations::insert(&mut tx, at, kind, "x".to_owned()).await.expect("a row");
+            tx.commit().await.expect("committed");
+        };
+        insert(Kind::Tenant).await;
+        insert(Kind::Tenant).await;
+        invalidations::delete_before(&db, Timestamp::from_micros(2)).await.expect("deleted");
+        db.migrate().await.expect("the rest");
+        insert(Kind::Plan).await;
+        let rows = invalidations::after(&db, 0, 10).await.expect("rows");
+        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [3]);
+    }
+}
