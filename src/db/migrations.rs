@@ -106,7 +106,7 @@ mod tests {
         let Pools::Sqlite { write, .. } = db.pools() else { panic!("SQLite") };
         let first = SQLITE.iter().take(1).cloned().collect();
         let first = Migrator { migrations: Cow::Owned(first), ..Migrator::DEFAULT };
-        first.run(write).await.expect("the first migration");
+        first.run(write.pool()).await.expect("the first migration");
         let at = Timestamp::from_micros(1);
         let insert = async |kind| {
             let mut tx = db.begin().await.expect("a transaction");

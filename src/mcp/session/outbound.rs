@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::Session;
 use super::shared::Shared;
 use crate::id::{ReplicaId, SessionRowId};
-use crate::mcp::feed::{Feed, Log, Relay, Store, StreamId, Undeliverable};
+use crate::mcp::feed::{Feed, Log, Relay, Store, StreamId, Undeliverable, frame};
 use crate::redis::Down;
 use crate::replicas::Message;
 
@@ -252,12 +252,21 @@ async fn fetch(session: &Session, shared: &Shared, from: Option<ReplicaId>) -> R
     let silent = shared.peers.post.tell_all_and_wait(take).await?;
     let log = Log::read(&shared.peers.redis, name, &id.to_string(), None).await?;
     let known = log.is_some();
+    let written: Vec<_> =
+        log.iter().flat_map(|log| log.events.iter().map(|(_, frame)| frame.clone())).collect();
     let feed = Feed::restored(id, log.unwrap_or_default(), false, session.store.clone());
     feed.mirror(shared.mirror(name, &feed), known);
     if let Some(dead) = from.filter(|from| silent.contains(from)) {
         let for_it = |message: &Message| matches!(message, Message::Say { session, .. } if *session == name);
         for message in shared.peers.post.take_left(dead, for_it).await {
-            if let Message::Say { text, must, .. } = message {
+            // It may have said a message without having struck it out of its post.
+            let is_new = |text: &str| {
+                let end = frame(None, text);
+                !written.iter().any(|said| said.ends_with(&end))
+            };
+            if let Message::Say { text, must, .. } = message
+                && is_new(&text)
+            {
                 let _ = say(&feed, &text, must);
             }
         }
