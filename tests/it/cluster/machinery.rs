@@ -125,7 +125,8 @@ async fn the_balancer_takes_turns_and_passes_on_ends_and_resets() {
     // Out of the rotation means no turn; a replica that refuses is passed over.
     balancer.rotate(0, false);
     let (_d, _e) = (connect().await, connect().await);
-    (accepted(&two).await, accepted(&two).await);
+    accepted(&two).await;
+    accepted(&two).await;
     balancer.rotate(0, true);
     drop(two);
     for _ in 0..3 {
