@@ -155,8 +155,11 @@ fn there_is_time_to_drain() {
     let weir = grace.split("\n  weir:\n").nth(1).expect("the service");
     let seconds: u64 = between(weir, "stop_grace_period: ", 's')[0].parse().expect("seconds");
     let needed = config.server.drain_delay.get() + config.server.drain_timeout.get();
-    // Seven seconds for the last records and the database's connections, two for traces.
-    assert!(seconds > needed.as_secs() + 9, "{seconds} s are too few for {needed:?} and what comes after it");
+    // Twelve seconds for last words, last records and the database's connections, two for traces.
+    assert!(
+        seconds > needed.as_secs() + 14,
+        "{seconds} s are too few for {needed:?} and what comes after it"
+    );
     let caddy = code("deploy/Caddyfile");
     let idle: u64 = between(&caddy, "keepalive ", 's')[0].parse().expect("seconds");
     let delay = config.server.drain_delay.get();
