@@ -205,7 +205,13 @@ async fn production_needs_a_migrated_database_and_hears_of_what_the_command_line
     assert_eq!(code, json!(-31003));
     let health = run(weir(dir.path()).args(["health", "--url", &url.replace("/mcp", "/health")]));
     assert!(health.status.success());
-    running.stop();
+    let said = running.stop();
+    let steps = ["no longer ready", "no longer accepting", "everything has ended", "\"stopped\""];
+    let places = steps.map(|step| {
+        assert_eq!(said.matches(step).count(), 1, "{step} in\n{said}");
+        said.find(step)
+    });
+    assert!(places.is_sorted(), "{said}");
 }
 
 #[test]

@@ -260,7 +260,8 @@ async fn a_revocation_made_during_an_outage_is_heard_after_it() {
 #[tokio::test]
 async fn a_stop_during_an_outage_ends() {
     for how in [Refused, Silent] {
-        let mut world = World::start(|gateway| gateway).await;
+        // Each of the last tries takes so long.
+        let mut world = World::start(|gateway| gateway.set("database.acquire_timeout_ms", 300)).await;
         let client = Modern::new(&world.gateway, &world.gateway.caller().await);
         client.call("echo", json!({ "text": "x" })).await.result();
         world.cut(how).await;
