@@ -116,7 +116,8 @@ fn beaten(app: &Arc<App>, peers: &Arc<Peers>, beat: Beat, back: bool) {
         let (app, peers) = (app.clone(), peers.clone());
         app.clone().last_tasks.spawn(async move {
             // What it was told last is for whoever has taken its place.
-            for envelope in peers.post.left_for(dead).await {
+            let Ok(left) = peers.post.left_for(dead).await else { return };
+            for envelope in left {
                 app.sessions.hear(envelope);
             }
             if app.limits.forget_replica(dead).await.is_ok() {

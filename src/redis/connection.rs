@@ -1,22 +1,32 @@
-//! Connections: where the URL leads, and what comes of it.
-//!
-//! | URL | |
-//! |---|---|
-//! | `redis://[USER:PASSWORD@]HOST[:PORT][/DB]` | one node |
-//! | `redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT].../MASTER[/DB]` | the master that the sentinels name |
-//! | `redis+cluster://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]...` | a Cluster, found through any of its nodes |
-//!
-//! With `rediss` in place of `redis` the nodes are reached over TLS, and so are the sentinels.
+//! Connections, and the pools that bound them.
 
 use std::path::Path;
+use std::time::Duration;
 
-use deadpool_redis::{cluster, sentinel};
+use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
-use redis::{Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisFuture, TlsCertificates, Value};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates,
+    TlsMode, Value,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::sync::Mutex;
 
-/// Connections that may be made at once.
-const MAX: usize = 4;
+use super::url::{Kind, Target};
+
+/// Connections for commands: one that is used, and one that comes about in its place.
+const LANES: usize = 2;
+/// Connections for commands that block.
+const BLOCKING: usize = 4;
+/// How long one server may take to be connected to.
+const CONNECT: Duration = Duration::from_secs(1);
+/// What the client library does about a Cluster's redirections and short absences, within the time that a command has.
+const CLUSTER_RETRIES: u32 = 5;
+const CLUSTER_RETRY_MS: (u64, u64) = (5, 100);
 
 /// A connection that any number of tasks may use at once.
 #[derive(Clone)]
@@ -55,172 +65,204 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// Where connections come from.
-pub(super) enum Pool {
-    Node(deadpool_redis::Pool),
-    Sentinel(sentinel::Pool),
-    Cluster(cluster::Pool),
+/// A connection and its place in a pool. It is used until it breaks, and closed with this value.
+pub struct Held {
+    /// The connection.
+    pub connection: Connection,
+    place: Option<Object<Source>>,
 }
 
-impl Pool {
-    /// A pool for this URL; connects nothing.
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Given back it would stay open until somebody wants one.
+        drop(self.place.take().map(Object::take));
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Commands,
+    Blocking,
+}
+
+/// Where connections come from. Bounded, and none is made before somebody wants one.
+pub(super) struct Pools {
+    pub(super) is_cluster: bool,
+    commands: managed::Pool<Source>,
+    blocking: managed::Pool<Source>,
+}
+
+impl Pools {
+    /// Pools for this URL. An answer may take so long for commands and for those that block; whoever waits for one sets
+    /// limits of their own, and this is how the client library notices that a server is gone.
     ///
     /// # Errors
-    /// What is wrong with the URL or with the file. Names neither user nor password.
-    pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
-        let target = Target::parse(url)?;
-        let ca = ca_file.map(std::fs::read).transpose().map_err(|e| format!("redis.ca_file: {e}"))?;
-        let infos = target.infos(ca.as_deref())?;
-        let builds = |error: &dyn std::fmt::Display| format!("cannot be used: {error}");
-        match target.kind {
+    /// What is wrong with the URL or with the file, by their keys. Names neither user nor password.
+    pub(super) fn new(
+        url: &str,
+        ca_file: Option<&Path>,
+        (commands, blocking): (Duration, Duration),
+    ) -> Result<Self, String> {
+        let target = Target::parse(url).map_err(|text| format!("redis.url: {text}"))?;
+        let ca = match ca_file {
+            None => None,
+            Some(_) if !target.tls => {
+                return Err("redis.ca_file: redis.url is none of TLS; expected rediss".to_owned());
+            }
+            Some(file) => Some(read_ca(file).map_err(|text| format!("redis.ca_file: {text}"))?),
+        };
+        let pool = |answer: Duration, size: usize| {
+            let source = Source::new(&target, ca.as_ref(), answer);
+            let source = source.map_err(|error| format!("redis.url: cannot be used: {error}"))?;
+            let pool = managed::Pool::builder(source).max_size(size).build();
+            pool.map_err(|error| format!("redis.url: cannot be used: {error}"))
+        };
+        Ok(Self {
+            is_cluster: target.kind == Kind::Cluster,
+            commands: pool(commands, LANES)?,
+            blocking: pool(blocking, BLOCKING)?,
+        })
+    }
+
+    /// A new connection, as soon as there is a place for it.
+    pub(super) async fn connect(&self, purpose: Purpose) -> Result<Held, String> {
+        let pool = match purpose {
+            Purpose::Commands => &self.commands,
+            Purpose::Blocking => &self.blocking,
+        };
+        let object = pool.get().await.map_err(|error| error.to_string())?;
+        Ok(Held { connection: object.clone(), place: Some(object) })
+    }
+}
+
+/// Certificate authorities in PEM.
+fn read_ca(file: &Path) -> Result<TlsCertificates, String> {
+    let text = std::fs::read(file).map_err(|error| error.to_string())?;
+    let mut certificates = CertificateDer::pem_slice_iter(&text).peekable();
+    if certificates.peek().is_none() || certificates.any(|certificate| certificate.is_err()) {
+        return Err("holds no certificate in PEM".to_owned());
+    }
+    Ok(TlsCertificates { client_tls: None, root_cert: Some(text) })
+}
+
+/// What makes connections.
+pub(super) struct Source {
+    config: AsyncConnectionConfig,
+    servers: Servers,
+}
+
+enum Servers {
+    Node(deadpool_redis::Manager),
+    Sentinel(Sentinels),
+    Cluster(ClusterClient),
+}
+
+impl Source {
+    fn new(target: &Target, ca: Option<&TlsCertificates>, answer: Duration) -> RedisResult<Self> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(answer));
+        let servers = match target.kind {
             Kind::Node => {
-                let info = infos.into_iter().next().ok_or("names no host")?;
-                let manager = deadpool_redis::Manager::new(info).map_err(|e| builds(&e))?;
-                let pool = deadpool_redis::Pool::builder(manager).max_size(MAX).build();
-                pool.map(Self::Node).map_err(|e| builds(&e))
-            }
-            Kind::Sentinel => {
-                let node = sentinel::SentinelNodeConnectionInfo {
-                    tls_mode: target.tls.then_some(sentinel::TlsMode::Secure),
-                    redis_connection_info: Some(target.login()),
+                let info = target.hosts[0].clone();
+                let info = match ca {
+                    None => info,
+                    Some(ca) => Client::build_with_tls(info, ca.clone())?.get_connection_info().clone(),
                 };
-                let manager = sentinel::Manager::new(
-                    infos,
-                    target.master.clone(),
-                    Some(node),
-                    sentinel::SentinelServerType::Master,
-                );
-                let manager = manager.map_err(|e| builds(&e))?;
-                let pool = sentinel::Pool::builder(manager).max_size(MAX).build();
-                pool.map(Self::Sentinel).map_err(|e| builds(&e))
+                Servers::Node(deadpool_redis::Manager::new_with_config(info, config.clone())?)
             }
+            // The managers that deadpool-redis has for these two know neither an authority nor a time limit.
+            Kind::Sentinel => Servers::Sentinel(Sentinels::new(target, ca)?),
             Kind::Cluster => {
-                let manager = cluster::Manager::new(infos, false).map_err(|e| builds(&e))?;
-                let pool = cluster::Pool::builder(manager).max_size(MAX).build();
-                pool.map(Self::Cluster).map_err(|e| builds(&e))
-            }
-        }
-    }
-
-    /// A new connection, which leaves the pool: what comes of it is shared or kept, not given back.
-    pub(super) async fn connect(&self) -> Result<Connection, String> {
-        let failed = |error: &dyn std::fmt::Display| error.to_string();
-        match self {
-            Self::Node(pool) => {
-                let object = pool.get().await.map_err(|e| failed(&e))?;
-                Ok(Connection::Node(deadpool_redis::Connection::take(object)))
-            }
-            Self::Sentinel(pool) => {
-                let object = pool.get().await.map_err(|e| failed(&e))?;
-                Ok(Connection::Node(sentinel::Connection::take(object)))
-            }
-            Self::Cluster(pool) => {
-                let object = pool.get().await.map_err(|e| failed(&e))?;
-                Ok(Connection::Cluster(cluster::Connection::take(object)))
-            }
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Node,
-    Sentinel,
-    Cluster,
-}
-
-/// A URL, taken apart.
-struct Target {
-    kind: Kind,
-    tls: bool,
-    /// `USER:PASSWORD@`, as it stood in the URL, or nothing.
-    user: String,
-    hosts: Vec<String>,
-    master: String,
-    database: String,
-}
-
-impl Target {
-    fn parse(url: &str) -> Result<Self, String> {
-        let expected = "expected redis://HOST, rediss://HOST (TLS), redis+sentinel://HOST,HOST/MASTER or \
-                        redis+cluster://HOST,HOST";
-        let (scheme, rest) = url.split_once("://").ok_or(expected)?;
-        let (scheme, kind) = match scheme.split_once('+') {
-            None => (scheme, Kind::Node),
-            Some((scheme, "sentinel")) => (scheme, Kind::Sentinel),
-            Some((scheme, "cluster")) => (scheme, Kind::Cluster),
-            Some(_) => return Err(expected.to_owned()),
-        };
-        let tls = match scheme {
-            "redis" | "valkey" => false,
-            "rediss" | "valkeys" => true,
-            _ => return Err(expected.to_owned()),
-        };
-        let (user, rest) = match rest.rsplit_once('@') {
-            Some((user, rest)) => (format!("{user}@"), rest),
-            None => (String::new(), rest),
-        };
-        let mut path = rest.split('/');
-        let hosts: Vec<String> = path.next().unwrap_or_default().split(',').map(str::to_owned).collect();
-        if hosts.iter().any(String::is_empty) || (kind == Kind::Node && hosts.len() > 1) {
-            return Err(expected.to_owned());
-        }
-        let master = match kind {
-            Kind::Sentinel => path.next().filter(|name| !name.is_empty()).ok_or(expected)?.to_owned(),
-            Kind::Node | Kind::Cluster => String::new(),
-        };
-        let database = path.next().unwrap_or_default().to_owned();
-        let is_number = database.bytes().all(|b| b.is_ascii_digit());
-        if path.next().is_some() || !is_number || (kind == Kind::Cluster && !database.is_empty()) {
-            return Err(expected.to_owned());
-        }
-        Ok(Self { kind, tls, user, hosts, master, database })
-    }
-
-    /// How to reach each host. Sentinels have neither our user nor a database.
-    fn infos(&self, ca: Option<&[u8]>) -> Result<Vec<ConnectionInfo>, String> {
-        let scheme = if self.tls { "rediss" } else { "redis" };
-        let (user, database) = match self.kind {
-            Kind::Sentinel => ("", ""),
-            Kind::Node | Kind::Cluster => (self.user.as_str(), self.database.as_str()),
-        };
-        let port = if self.kind == Kind::Sentinel { ":26379" } else { "" };
-        let info = |host: &String| {
-            let port = if host.rsplit_once(']').map_or(host.as_str(), |(_, rest)| rest).contains(':') {
-                ""
-            } else {
-                port
-            };
-            let url = format!("{scheme}://{user}{host}{port}/{database}");
-            // The parser's own words might repeat the password.
-            let wrong = |_| format!("the part for {host} cannot be read; percent-encode special characters");
-            let info = url.into_connection_info().map_err(wrong)?;
-            match ca {
-                None => Ok(info),
-                Some(ca) => {
-                    let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) };
-                    let client = Client::build_with_tls(info, certificates)
-                        .map_err(|_| "redis.ca_file holds no certificate in PEM".to_owned())?;
-                    Ok(client.get_connection_info().clone())
+                let mut builder = ClusterClientBuilder::new(target.hosts.clone())
+                    .connection_timeout(CONNECT)
+                    .response_timeout(answer)
+                    .retries(CLUSTER_RETRIES)
+                    .min_retry_wait(CLUSTER_RETRY_MS.0)
+                    .max_retry_wait(CLUSTER_RETRY_MS.1);
+                if let Some(ca) = ca {
+                    builder = builder.certs(ca.clone());
                 }
+                Servers::Cluster(builder.build()?)
             }
         };
-        self.hosts.iter().map(info).collect()
+        Ok(Self { config, servers })
+    }
+}
+
+impl managed::Manager for Source {
+    type Type = Connection;
+    type Error = RedisError;
+
+    async fn create(&self) -> RedisResult<Connection> {
+        match &self.servers {
+            Servers::Node(manager) => manager.create().await.map(Connection::Node),
+            Servers::Sentinel(sentinels) => sentinels.master(&self.config).await.map(Connection::Node),
+            Servers::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+        }
     }
 
-    /// User, password and database of the node that Sentinel names.
-    fn login(&self) -> deadpool_redis::RedisConnectionInfo {
-        let decode = |text: &str| {
-            let text = percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-            (!text.is_empty()).then_some(text)
-        };
-        let (user, password) = self.user.trim_end_matches('@').split_once(':').unwrap_or_default();
-        deadpool_redis::RedisConnectionInfo {
-            db: self.database.parse().unwrap_or(0),
-            username: decode(user),
-            password: decode(password),
-            ..Default::default()
+    async fn recycle(&self, _: &mut Connection, _: &Metrics) -> RecycleResult<RedisError> {
+        Err(RecycleError::message("connections are used until they break"))
+    }
+}
+
+/// Who knows the master.
+struct Sentinels {
+    /// Two clients where there is a password: sentinels may have one, the same as the nodes, and refuse one where they have
+    /// none. The one that worked last is the first.
+    clients: Mutex<Vec<SentinelClient>>,
+}
+
+impl Sentinels {
+    fn new(target: &Target, ca: Option<&TlsCertificates>) -> RedisResult<Self> {
+        let mut clients = vec![Self::client(target, ca, false)?];
+        if target.login.password().is_some() {
+            clients.push(Self::client(target, ca, true)?);
         }
+        Ok(Self { clients: Mutex::new(clients) })
+    }
+
+    fn client(target: &Target, ca: Option<&TlsCertificates>, asked: bool) -> RedisResult<SentinelClient> {
+        let addresses = target.hosts.iter().map(|host| host.addr().clone());
+        let mut builder = SentinelClientBuilder::new(addresses, &target.master, SentinelServerType::Master)?
+            .set_client_to_redis_db(target.login.db());
+        if let Some(user) = target.login.username() {
+            builder = builder.set_client_to_redis_username(user);
+        }
+        if let Some(password) = target.login.password() {
+            builder = builder.set_client_to_redis_password(password);
+        }
+        if target.tls {
+            builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+        }
+        if let Some(ca) = ca {
+            builder = builder.set_client_to_redis_certificates(ca.clone());
+            builder = builder.set_client_to_sentinel_certificates(ca.clone());
+        }
+        if let (true, Some(password)) = (asked, target.login.password()) {
+            builder = builder.set_client_to_sentinel_password(password);
+        }
+        builder.build()
+    }
+
+    async fn master(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+        let mut clients = self.clients.lock().await;
+        let mut outcome =
+            Err(RedisError::from((redis::ErrorKind::EmptySentinelList, "no sentinel is known")));
+        for position in 0..clients.len() {
+            let tried = clients[position].get_async_connection_with_config(config).await;
+            if tried.is_ok() {
+                clients.swap(0, position);
+                return tried;
+            }
+            // What the one said that worked last tells more.
+            if position == 0 {
+                outcome = tried;
+            }
+        }
+        outcome
     }
 }
 
@@ -228,49 +270,33 @@ impl Target {
 mod tests {
     use super::*;
 
-    #[test]
-    fn urls_lead_where_they_say() {
-        for (url, kind, hosts, master, database) in [
-            ("redis://127.0.0.1", Kind::Node, 1, "", ""),
-            ("rediss://user:p%40ss@cache.test:6380/2", Kind::Node, 1, "", "2"),
-            ("valkey://[::1]:6379", Kind::Node, 1, "", ""),
-            ("redis+sentinel://:secret@a:1,b:2,c/main/3", Kind::Sentinel, 3, "main", "3"),
-            ("rediss+cluster://u:p@a:1,b:2", Kind::Cluster, 2, "", ""),
-        ] {
-            let target = Target::parse(url).unwrap_or_else(|e| panic!("{url}: {e}"));
-            assert_eq!(target.kind, kind, "{url}");
-            assert_eq!(
-                (target.hosts.len(), &*target.master, &*target.database),
-                (hosts, master, database),
-                "{url}"
-            );
-            assert_eq!(target.infos(None).expect(url).len(), hosts);
-        }
-        let sentinel = Target::parse("redis+sentinel://me:s%20cret@a/main").expect("a target");
-        let login = sentinel.login();
-        assert_eq!((login.username.as_deref(), login.password.as_deref()), (Some("me"), Some("s cret")));
-        assert_eq!(sentinel.infos(None).expect("infos")[0].addr().to_string(), "a:26379");
+    fn refused(url: &str, ca_file: Option<&Path>) -> String {
+        let time = Duration::from_secs(1);
+        Pools::new(url, ca_file, (time, time)).err().unwrap_or_else(|| panic!("{url} was taken"))
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_password() {
-        for url in [
-            "",
-            "127.0.0.1:6379",
-            "http://127.0.0.1",
-            "redis://",
-            "redis://a,b",
-            "redis://a/b",
-            "redis://a/0/1",
-            "redis+sentinel://a",
-            "redis+sentinel://a/",
-            "redis+cluster://a,,b",
-            "redis+cluster://a/1",
-            "redis+other://a",
-            "redis://u:hunter2@a:port",
-        ] {
-            let error = Pool::new(url, None).err().unwrap_or_else(|| panic!("{url} was taken"));
-            assert!(!error.contains("hunter2"), "{error}");
+    fn the_key_that_is_wrong_is_named() {
+        crate::egress::install_crypto();
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("ca.pem");
+        assert!(refused("redis://a,b", None).starts_with("redis.url: expected"));
+        assert!(refused("rediss://a", Some(&file)).starts_with("redis.ca_file: No such file"));
+        for text in ["", "no certificate", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+            std::fs::write(&file, text).expect("written");
+            assert_eq!(
+                refused("rediss://a", Some(&file)),
+                "redis.ca_file: holds no certificate in PEM",
+                "{text}"
+            );
         }
+        let key = rcgen::generate_simple_self_signed(["a".to_owned()]).expect("a certificate");
+        std::fs::write(&file, key.cert.pem()).expect("written");
+        let time = Duration::from_secs(1);
+        for url in ["rediss://a", "rediss+sentinel://:p@a,b/main", "rediss+cluster://a,b"] {
+            let pools = Pools::new(url, Some(&file), (time, time));
+            assert!(pools.is_ok(), "{url}: {:?}", pools.err());
+        }
+        assert!(refused("redis://a", Some(&file)).contains("rediss"));
     }
 }

@@ -71,6 +71,12 @@ impl Keys {
         format!("{}:{{replicas}}:{what}", self.prefix)
     }
 
+    /// Nothing, ever: what is deleted to see whether Redis takes writes.
+    #[must_use]
+    pub fn nothing(&self) -> String {
+        self.shared("nothing")
+    }
+
     /// Replicas that live, by the millisecond at which their lease ends (sorted set).
     #[must_use]
     pub fn live(&self) -> String {

@@ -25,6 +25,8 @@ pub enum Message {
         /// Which.
         replica: ReplicaId,
     },
+    /// The sender could not say something that it had to say: whoever hears this has missed it.
+    Dropped,
     /// Rows of invalidations were written: look at once.
     Invalidated,
     /// The sender was refused a place of this tenant: give back those that are not used.

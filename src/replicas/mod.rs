@@ -6,6 +6,7 @@
 //! memory, and every replica then writes down again what it still knows.
 
 mod courier;
+mod ear;
 mod message;
 mod post;
 #[cfg(test)]
@@ -29,6 +30,9 @@ const CLAIMS: usize = 16;
 
 /// Renews the lease of one replica, buries those whose lease ran out, and hands out the dead to clean up after.
 ///
+/// Where no replica at all was heard of for two beats, Redis itself was not there, or had nobody to hear: who lives gets
+/// another lease to say so.
+///
 /// KEYS live, dead, epoch; ARGV own id, lease in ms, an epoch in case there is none, claims.
 /// Returns whether the own lease was still there, the epoch, the living, and the dead to clean up after.
 const BEAT: &str = r"
@@ -36,6 +40,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lease = tonumber(ARGV[2])
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
+local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+if newest and now - (newest - lease) > lease * 2 / 3 then
+    for _, replica in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+        redis.call('ZADD', KEYS[1], now + lease, replica)
+    end
+end
 redis.call('ZADD', KEYS[1], now + lease, ARGV[1])
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. now)) do
     redis.call('ZREM', KEYS[1], gone)

@@ -8,30 +8,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::Pipeline;
-use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
+use redis::streams::{StreamId, StreamRangeReply};
+use redis::{Cmd, Pipeline};
 use tokio::sync::oneshot;
 
+use super::ear::Ear;
 use super::{Envelope, Message, Replicas};
 use crate::id::ReplicaId;
-use crate::redis::{Connection, Down, Redis};
+use crate::redis::keys::Keys;
+use crate::redis::{Down, Redis};
 
 /// Messages to all that are kept for a reader that was away, about.
 const KEPT: usize = 8192;
+/// How long they are kept after the last one, in seconds.
+const KEPT_FOR: u64 = 86_400;
 /// Messages to one that may wait, about.
 const WAITING: usize = 8192;
 /// How long what waits for one replica outlives it, in seconds.
 const OUTLIVES: u64 = 120;
-/// How long one read waits for something. Below the time that the client library gives an answer.
-const BLOCK_MS: u64 = 400;
-/// How long the answer to a read may take beyond that.
-const ANSWER: Duration = Duration::from_secs(1);
-/// Messages read at once.
-const BATCH: usize = 256;
+/// Messages of a dead replica that are read at once.
+const LEFT_AT_ONCE: usize = 256;
 /// How long to wait until others are done with a message.
 const ACK: Duration = Duration::from_millis(250);
-/// How long to wait before reading again after Redis went away.
-const AWAY: Duration = Duration::from_millis(50);
 
 /// A message that came.
 #[derive(Debug)]
@@ -51,17 +49,53 @@ pub enum Heard {
     Missed,
 }
 
-/// A place in the stream that all read, as a number that grows.
-fn position(id: &str) -> Option<u64> {
-    let (millis, seq) = id.split_once('-')?;
-    let (millis, seq) = (millis.parse::<u64>().ok()?, seq.parse::<u64>().ok()?);
-    Some((millis << 20) | seq.min(0xf_ffff))
+/// What an entry's fields are called: the text, and its number among those that the courier of its sender delivers.
+pub(super) const TEXT: &str = "m";
+pub(super) const NUMBER: &str = "n";
+
+/// Commands that tell one message.
+pub(super) const COMMANDS: usize = 2;
+
+/// The commands that tell a message to one replica or to all. What has a number may be told twice and is heard once.
+pub(super) fn told(keys: &Keys, to: Option<ReplicaId>, text: &str, number: Option<u64>) -> [Cmd; COMMANDS] {
+    let (key, length, time) = match to {
+        None => (keys.to_all(), KEPT, KEPT_FOR),
+        Some(replica) => (keys.to_one(replica), WAITING, OUTLIVES),
+    };
+    let mut add = redis::cmd("XADD");
+    add.arg(&key).arg("MAXLEN").arg("~").arg(length).arg("*").arg(TEXT).arg(text);
+    if let Some(number) = number {
+        add.arg(NUMBER).arg(number);
+    }
+    let mut expire = redis::cmd("EXPIRE");
+    expire.arg(&key).arg(time);
+    [add, expire]
 }
 
 /// Who has yet to say that it is done.
 struct Waiting {
     left: HashSet<ReplicaId>,
     done: oneshot::Sender<()>,
+}
+
+/// A place among those who wait, given back with this value.
+struct Place<'a> {
+    post: &'a Post,
+    number: u64,
+}
+
+impl Place<'_> {
+    /// Waits no longer. Returns who is not done.
+    fn give_up(self) -> Vec<ReplicaId> {
+        let waiting = self.post.waiting().remove(&self.number);
+        waiting.map_or_else(Vec::new, |waiting| waiting.left.into_iter().collect())
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.post.waiting().remove(&self.number);
+    }
 }
 
 /// Sends messages, and reads those that come.
@@ -83,104 +117,61 @@ impl Post {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn text(&self, message: Message, ack: Option<u64>) -> Result<String, Down> {
+    pub(super) fn text(&self, message: Message, ack: Option<u64>) -> Result<String, Down> {
         let envelope = Envelope { from: self.replicas.me(), ack, message };
         serde_json::to_string(&envelope).map_err(|_| Down)
+    }
+
+    async fn send(&self, to: Option<ReplicaId>, text: &str) -> Result<(), Down> {
+        let mut pipeline = Pipeline::new();
+        for command in told(self.redis.keys(), to, text, None) {
+            pipeline.add_command(command).ignore();
+        }
+        self.redis.pipe(&pipeline).await
     }
 
     /// Tells every replica, this one included.
     ///
     /// # Errors
-    /// [`Down`]: nobody was told.
+    /// [`Down`]: nobody was told, as far as is known.
     pub async fn tell_all(&self, message: Message) -> Result<(), Down> {
-        self.send_all(self.text(message, None)?).await
-    }
-
-    async fn send_all(&self, text: String) -> Result<(), Down> {
-        self.redis.pipe(&self.pipe_to_all(text)).await
-    }
-
-    fn pipe_to_all(&self, text: String) -> Pipeline {
-        let key = self.redis.keys().to_all();
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg("m").arg(text).ignore();
-        pipeline.cmd("EXPIRE").arg(&key).arg(86_400).ignore();
-        pipeline
-    }
-
-    fn pipe_to(&self, replica: ReplicaId, text: String) -> Pipeline {
-        let key = self.redis.keys().to_one(replica);
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("XADD")
-            .arg(&key)
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(WAITING)
-            .arg("*")
-            .arg("m")
-            .arg(text)
-            .ignore();
-        pipeline.cmd("EXPIRE").arg(&key).arg(OUTLIVES).ignore();
-        pipeline
-    }
-
-    /// What tells every replica, and about how many bytes it is.
-    pub(super) fn parcel_to_all(&self, message: Message) -> Result<(Pipeline, usize), Down> {
-        let text = self.text(message, None)?;
-        let bytes = text.len();
-        Ok((self.pipe_to_all(text), bytes))
-    }
-
-    /// What tells one replica, and about how many bytes it is.
-    pub(super) fn parcel_to(&self, replica: ReplicaId, message: Message) -> Result<(Pipeline, usize), Down> {
-        let text = self.text(message, None)?;
-        let bytes = text.len();
-        Ok((self.pipe_to(replica, text), bytes))
+        self.send(None, &self.text(message, None)?).await
     }
 
     /// Tells every replica, and waits until those that live, this one included, are done with it, for a quarter of a second
-    /// at most: one that is stuck holds nobody up for longer.
-    ///
-    /// Returns who is not done.
+    /// at most: one that is stuck holds nobody up for longer. Returns who is not done.
     ///
     /// # Errors
-    /// [`Down`]: nobody was told.
+    /// [`Down`]: nobody was told, as far as is known.
     pub async fn tell_all_and_wait(&self, message: Message) -> Result<Vec<ReplicaId>, Down> {
-        let left: HashSet<_> = self.replicas.live().iter().copied().collect();
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (done, all_done) = oneshot::channel();
-        self.waiting().insert(number, Waiting { left, done });
-        let sent = match self.text(message, Some(number)) {
-            Ok(text) => self.send_all(text).await,
-            Err(Down) => Err(Down),
-        };
-        if sent.is_ok() {
-            let _ = tokio::time::timeout(ACK, all_done).await;
-        }
-        let silent = self.waiting().remove(&number).map(|waiting| waiting.left.into_iter().collect());
-        sent.map(|()| silent.unwrap_or_default())
-    }
-
-    /// Tells one replica.
-    ///
-    /// # Errors
-    /// [`Down`]: it was not told.
-    pub async fn tell(&self, replica: ReplicaId, message: Message) -> Result<(), Down> {
-        let text = self.text(message, None)?;
-        self.redis.pipe(&self.pipe_to(replica, text)).await
+        let (place, all_done) = self.wait_for(self.replicas.live().iter().copied().collect());
+        self.send(None, &self.text(message, Some(place.number))?).await?;
+        let _ = tokio::time::timeout(ACK, all_done).await;
+        Ok(place.give_up())
     }
 
     /// Waits until this replica has heard everything that it was told alone, for a quarter of a second at most.
     pub async fn catch_up(&self) {
         let me = self.replicas.me();
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (done, heard) = oneshot::channel();
-        self.waiting().insert(number, Waiting { left: HashSet::from([me]), done });
-        if self.tell(me, Message::Ack { number }).await.is_ok() {
+        let (place, heard) = self.wait_for(HashSet::from([me]));
+        if self.tell(me, Message::Ack { number: place.number }).await.is_ok() {
             let _ = tokio::time::timeout(ACK, heard).await;
         }
-        self.waiting().remove(&number);
+    }
+
+    fn wait_for(&self, left: HashSet<ReplicaId>) -> (Place<'_>, oneshot::Receiver<()>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (done, all_done) = oneshot::channel();
+        self.waiting().insert(number, Waiting { left, done });
+        (Place { post: self, number }, all_done)
+    }
+
+    /// Tells one replica.
+    ///
+    /// # Errors
+    /// [`Down`]: it was not told, as far as is known.
+    pub async fn tell(&self, replica: ReplicaId, message: Message) -> Result<(), Down> {
+        self.send(Some(replica), &self.text(message, None)?).await
     }
 
     /// Says that this replica is done with a message, if its sender waits for that.
@@ -190,17 +181,17 @@ impl Post {
         }
     }
 
-    /// Takes from what a dead replica was told, and has not read, the messages for which `wanted` holds.
+    /// Takes from what a dead replica was told, and has not read, the messages for which `wanted` holds. Of several that take
+    /// the same one has it. What cannot be taken because Redis is away stays.
     pub async fn take_left(&self, dead: ReplicaId, wanted: impl Fn(&Message) -> bool) -> Vec<Message> {
         let key = self.redis.keys().to_one(dead);
-        let mut range = redis::cmd("XRANGE");
-        range.arg(&key).arg("-").arg("+").arg("COUNT").arg(WAITING);
-        let reply: StreamRangeReply = self.redis.run(&range).await.unwrap_or_default();
         let mut taken = Vec::new();
-        for entry in reply.ids {
-            let Some(envelope) = read(&entry).filter(|envelope| wanted(&envelope.message)) else { continue };
+        for (id, envelope) in self.left(dead).await.unwrap_or_default() {
+            if !wanted(&envelope.message) {
+                continue;
+            }
             let mut delete = redis::cmd("XDEL");
-            if self.redis.run::<u32>(delete.arg(&key).arg(&entry.id)).await == Ok(1) {
+            if self.redis.run::<u32>(delete.arg(&key).arg(&id)).await == Ok(1) {
                 taken.push(envelope.message);
             }
         }
@@ -208,13 +199,30 @@ impl Post {
     }
 
     /// What a dead replica was told and has not read.
-    pub async fn left_for(&self, dead: ReplicaId) -> Vec<Envelope> {
-        let mut range = redis::cmd("XRANGE");
-        range.arg(self.redis.keys().to_one(dead)).arg("-").arg("+").arg("COUNT").arg(WAITING);
-        let reply: StreamRangeReply = self.redis.run(&range).await.unwrap_or_default();
-        let envelopes = reply.ids.iter().filter_map(read);
+    ///
+    /// # Errors
+    /// [`Down`]: it must not be [buried](Replicas::bury) yet.
+    pub async fn left_for(&self, dead: ReplicaId) -> Result<Vec<Envelope>, Down> {
+        let left = self.left(dead).await?;
         // Nobody waits for an answer that the dead one would have given.
-        envelopes.map(|envelope| Envelope { ack: None, ..envelope }).collect()
+        Ok(left.into_iter().map(|(_, envelope)| Envelope { ack: None, ..envelope }).collect())
+    }
+
+    async fn left(&self, dead: ReplicaId) -> Result<Vec<(String, Envelope)>, Down> {
+        let key = self.redis.keys().to_one(dead);
+        let (mut left, mut from) = (Vec::new(), "-".to_owned());
+        loop {
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&key).arg(&from).arg("+").arg("COUNT").arg(LEFT_AT_ONCE);
+            let reply: StreamRangeReply = self.redis.run(&range).await?;
+            let next = reply.ids.last().map(|last| format!("({}", last.id));
+            let is_all = reply.ids.len() < LEFT_AT_ONCE;
+            left.extend(reply.ids.into_iter().filter_map(|entry| Some((entry.id.clone(), read(&entry)?))));
+            match next {
+                Some(next) if !is_all => from = next,
+                _ => return Ok(left),
+            }
+        }
     }
 
     /// Takes note that another replica is done.
@@ -229,111 +237,14 @@ impl Post {
         }
     }
 
-    /// Reads for ever, and hands what comes to `hear`, one after the other. The first thing that is heard is what was said
-    /// last before this replica came, as far as it is kept, but not what was said to all replicas of that time alone.
+    /// Reads for ever, and hands what comes to `hear`, one after the other: what is said to all from now on, and whatever
+    /// was said to this replica.
     pub async fn read(&self, hear: impl Fn(Heard)) {
-        let keys = self.redis.keys();
-        let names = [keys.to_all(), keys.to_one(self.replicas.me())];
-        let mut last: Option<[String; 2]> = None;
-        loop {
-            let mut connected = self.redis.connected();
-            connected.borrow_and_update();
-            let outcome = match self.redis.own_connection().await {
-                Ok(mut connection) => self.read_on(&mut connection, &names, &mut last, &hear).await,
-                Err(Down) => Err(()),
-            };
-            if outcome.is_err() {
-                tokio::time::sleep(AWAY).await;
-            }
-        }
-    }
-
-    async fn read_on(
-        &self,
-        connection: &mut Connection,
-        names: &[String; 2],
-        last: &mut Option<[String; 2]>,
-        hear: &impl Fn(Heard),
-    ) -> Result<(), ()> {
-        let at = match last {
-            Some(at) => at,
-            None => {
-                let newest = self.newest(connection, &names[0]).await?;
-                last.insert([newest, "0-0".to_owned()])
-            }
-        };
-        let mut name = redis::cmd("CLIENT");
-        name.arg("SETNAME").arg(format!("weir:{}", self.replicas.me()));
-        let _ = name.query_async::<()>(connection).await;
-        let mut unsure = true;
-        loop {
-            if unsure && !self.is_there(connection, &names[0], &at[0]).await? {
-                hear(Heard::Missed);
-            }
-            let mut read = redis::cmd("XREAD");
-            read.arg("COUNT").arg(BATCH).arg("BLOCK").arg(BLOCK_MS).arg("STREAMS");
-            read.arg(names).arg(&*at);
-            let limit = Duration::from_millis(BLOCK_MS) + ANSWER;
-            let reading = read.query_async::<Option<StreamReadReply>>(connection);
-            let Ok(Ok(reply)) = tokio::time::timeout(limit, reading).await else { return Err(()) };
-            unsure = false;
-            for stream in reply.into_iter().flat_map(|reply| reply.keys) {
-                let place = usize::from(stream.key != names[0]);
-                unsure |= place == 0 && stream.ids.len() == BATCH;
-                if let Some(newest) = stream.ids.last() {
-                    at[place].clone_from(&newest.id);
-                }
-                for entry in &stream.ids {
-                    self.hear_entry(entry, place == 0, hear);
-                }
-                if place == 1 {
-                    let mut trim = redis::cmd("XTRIM");
-                    trim.arg(&names[1]).arg("MINID").arg(next_id(&at[1]));
-                    let _ = trim.query_async::<()>(connection).await;
-                }
-            }
-        }
-    }
-
-    fn hear_entry(&self, entry: &StreamId, to_all: bool, hear: &impl Fn(Heard)) {
-        let parsed =
-            entry.get::<Vec<u8>>("m").and_then(|text| serde_json::from_slice::<Envelope>(&text).ok());
-        let Some(envelope) = parsed else {
-            tracing::error!(id = %entry.id, "a message of another replica cannot be read; skipped");
-            return;
-        };
-        let position = if to_all { position(&entry.id) } else { None };
-        hear(Heard::Message(Delivery { position, envelope }));
-    }
-
-    /// The id of the newest message to all.
-    async fn newest(&self, connection: &mut Connection, name: &str) -> Result<String, ()> {
-        let mut newest = redis::cmd("XREVRANGE");
-        newest.arg(name).arg("+").arg("-").arg("COUNT").arg(1);
-        let reply: StreamRangeReply = newest.query_async(connection).await.map_err(|_| ())?;
-        Ok(reply.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |entry| entry.id))
-    }
-
-    /// Whether the message that was read last is kept still, and with it everything after it.
-    async fn is_there(&self, connection: &mut Connection, name: &str, id: &str) -> Result<bool, ()> {
-        if id == "0-0" {
-            return Ok(true);
-        }
-        let mut look = redis::cmd("XRANGE");
-        look.arg(name).arg(id).arg(id);
-        let reply: StreamRangeReply = look.query_async(connection).await.map_err(|_| ())?;
-        Ok(!reply.ids.is_empty())
+        Ear::new(self.redis.clone(), self.replicas.clone()).listen(hear).await;
     }
 }
 
-fn read(entry: &StreamId) -> Option<Envelope> {
-    serde_json::from_slice(&entry.get::<Vec<u8>>("m")?).ok()
-}
-
-/// The id after this one.
-fn next_id(id: &str) -> String {
-    match id.split_once('-').and_then(|(millis, seq)| Some((millis, seq.parse::<u64>().ok()?))) {
-        Some((millis, seq)) => format!("{millis}-{}", seq.saturating_add(1)),
-        None => id.to_owned(),
-    }
+/// The message in an entry.
+pub(super) fn read(entry: &StreamId) -> Option<Envelope> {
+    serde_json::from_slice(&entry.get::<Vec<u8>>(TEXT)?).ok()
 }

@@ -17,7 +17,7 @@ const PUBLIC: &str = "https://mcp.example.com";
 const START: i64 = 1_790_000_000;
 
 /// Somebody who issues tokens.
-struct Issuer {
+pub struct Issuer {
     key: EncodingKey,
     directory: TempDir,
 }
@@ -31,7 +31,11 @@ fn signing_key(pair: &rcgen::KeyPair) -> EncodingKey {
 }
 
 impl Issuer {
-    fn new() -> Self {
+    /// The public URL for which tokens are meant.
+    pub const PUBLIC: &str = PUBLIC;
+
+    /// A new one.
+    pub fn new() -> Self {
         let pair = pair();
         // The uncompressed point: 4, x, y.
         let point = pair.public_key_raw();
@@ -46,7 +50,8 @@ impl Issuer {
         Self { key: signing_key(&pair), directory }
     }
 
-    fn config(&self) -> String {
+    /// What `auth.issuers` is where it is trusted.
+    pub fn config(&self) -> String {
         let file = self.directory.path().join("jwks.json");
         format!(
             "[{{ issuer = \"{ISSUER}\", jwks_file = \"{}\", algorithms = [\"ES256\"], skew_ms = 0 }}]",
@@ -61,6 +66,11 @@ impl Issuer {
             .set("auth.issuers", self.config())
             .start()
             .await
+    }
+
+    /// A token of this tenant for everything, until then.
+    pub fn token_until(&self, tenant: TenantId, end: Timestamp) -> String {
+        self.token(&changed(&claims(tenant), "exp", json!(end.as_seconds())))
     }
 
     fn token(&self, claims: &Value) -> String {

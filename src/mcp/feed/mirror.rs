@@ -68,7 +68,7 @@ impl Mirror {
     fn send(&self, mut pipeline: Pipeline, bytes: usize) {
         let time = u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX);
         pipeline.cmd("PEXPIRE").arg(&self.key).arg(time).ignore();
-        self.courier.commands(pipeline, bytes + self.key.len());
+        self.courier.commands(&pipeline, bytes + self.key.len());
     }
 
     /// Writes down who speaks.
@@ -116,7 +116,7 @@ impl Mirror {
             delete.arg(format!("1-{seq}"));
         }
         delete.ignore();
-        self.courier.commands(pipeline, self.key.len());
+        self.courier.commands(&pipeline, self.key.len());
     }
 
     /// Keeps what is there for another while.
@@ -128,7 +128,7 @@ impl Mirror {
     pub(super) fn forget(&self) {
         let mut pipeline = redis::pipe();
         pipeline.cmd("DEL").arg(&self.key).ignore();
-        self.courier.commands(pipeline, self.key.len());
+        self.courier.commands(&pipeline, self.key.len());
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::outbound::come_home;
 use super::questions::Answer;
 use super::record::{self, Record};
-use super::shared::{Busy, Fields, GONE_AT_ONCE, Opened, Shared};
+use super::shared::{Busy, Fields, GONE_AT_ONCE, NOTED_FOR, Opened, Shared};
 use super::table::TRIES;
 use super::{New, Opening, Session, Sessions};
 use crate::caller::{Caller, CallerData};
@@ -30,8 +30,6 @@ use crate::telemetry::labels::SessionEnd;
 const TELL_EVERY: i64 = 5_000_000;
 /// How often what ran out is looked for among all tenants, in seconds; one replica does it.
 const REAP_EVERY: u64 = 30;
-/// How long a tenant is looked at after it was noted last, in seconds.
-const NOTED_FOR: i64 = 86_400;
 /// How often a tenant is noted, in microseconds.
 pub(super) const NOTE_EVERY: i64 = 3_600_000_000;
 /// Longest that a message of another replica is worked on.
@@ -610,6 +608,7 @@ fn subject(message: &Message) -> Option<SessionName> {
         | Message::Say { session, .. } => Some(*session),
         Message::Hello
         | Message::Died { .. }
+        | Message::Dropped
         | Message::Invalidated
         | Message::Recall { .. }
         | Message::Changed { .. }

@@ -26,6 +26,8 @@ const BUSY_FOR: Duration = Duration::from_secs(5);
 const BUSY_AT_MOST: Duration = Duration::from_secs(30);
 /// How long it is remembered that a request runs.
 const RUNS_AT_MOST: Duration = Duration::from_secs(3600);
+/// How long a tenant is looked at after it was noted last, in seconds.
+pub(super) const NOTED_FOR: i64 = 86_400;
 /// How often a stream of another replica is looked at, also where nothing is heard of it.
 const LOOK: Duration = Duration::from_millis(500);
 /// Sessions that an open one may make way for; looked at in the order in which they run out.
@@ -234,7 +236,7 @@ impl Shared {
     pub(super) fn write_later(&self, name: SessionName, field: &str, value: &str) {
         let mut pipeline = redis::pipe();
         pipeline.cmd("EVAL").arg(SETTLE).arg(1).arg(self.record(name)).arg(field).arg(value).ignore();
-        self.peers.courier.commands(pipeline, SETTLE.len() + value.len());
+        self.peers.courier.commands(&pipeline, SETTLE.len() + value.len());
     }
 
     /// A number for a stream that no replica gives to another of the same session: that of this replica, and a count.
@@ -280,7 +282,7 @@ impl Shared {
         } else {
             pipeline.cmd("HDEL").arg(&key).arg(id.as_json()).ignore();
         }
-        self.peers.courier.commands(pipeline, id.as_json().len() + key.len());
+        self.peers.courier.commands(&pipeline, id.as_json().len() + key.len());
     }
 
     /// Answers the requests of an HTTP+SSE session that ran at replicas which are dead.
@@ -408,7 +410,7 @@ impl Shared {
         call.arg(self.peers.redis.keys().sessions(name.tenant)).arg(self.record(name));
         call.arg(self.busy(name.tenant)).arg(name.row.to_string()).arg(millis(ttl)).arg(busy.argument());
         call.ignore();
-        self.peers.courier.commands(pipeline, TOUCH.len());
+        self.peers.courier.commands(&pipeline, TOUCH.len());
     }
 
     /// A stream that carried notifications is gone: writes down up to where the session has heard, and tells the others.
@@ -416,7 +418,7 @@ impl Shared {
         let mut pipeline = redis::pipe();
         let call = pipeline.cmd("EVAL").arg(HEARD).arg(1).arg(self.record(name));
         call.arg(record::HEARD).arg(heard).ignore();
-        self.peers.courier.commands(pipeline, HEARD.len());
+        self.peers.courier.commands(&pipeline, HEARD.len());
         self.peers.courier.tell_all(Message::Left { session: name, number, heard });
     }
 
@@ -476,9 +478,11 @@ impl Shared {
 
     /// Notes that a tenant has something in Redis, so that what outlives every replica that knew of it is found.
     pub(super) async fn note_tenant(&self, tenant: TenantId, second: i64) -> Result<(), Down> {
-        let mut add = redis::cmd("ZADD");
-        add.arg(self.peers.redis.keys().tenants()).arg(second).arg(tenant.to_string());
-        self.peers.redis.run(&add).await
+        let key = self.peers.redis.keys().tenants();
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ZADD").arg(&key).arg(second).arg(tenant.to_string()).ignore();
+        pipeline.cmd("EXPIRE").arg(&key).arg(NOTED_FOR).ignore();
+        self.peers.redis.pipe(&pipeline).await
     }
 }
 

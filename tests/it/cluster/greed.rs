@@ -32,9 +32,15 @@ impl Rate {
     /// burst, as `weir::limits` says.
     pub fn most(self, time: Duration, refills: u32, replicas: u32) -> u32 {
         let error = if self.burst < 8 * replicas { 0 } else { self.burst / 8 };
-        let filled = (f64::from(self.per_second) * time.as_secs_f64()).ceil();
-        // A count of requests.
-        self.burst * (1 + refills) + filled as u32 + error
+        self.burst * (1 + refills) + self.filled(time) + error
+    }
+}
+
+impl Rate {
+    /// Tokens that flow back in this time, rounded up.
+    pub fn filled(self, time: Duration) -> u32 {
+        let millis = u128::from(self.per_second) * time.as_millis();
+        u32::try_from(millis.div_ceil(1000)).expect("a count of requests")
     }
 }
 

@@ -52,7 +52,7 @@ async fn ten_times_the_limit_gets_the_limit_and_harms_nobody() {
     let most = RATE.most(time, 0, 3);
     assert!(accepted <= most, "{accepted} of {most} within {time:?}");
     // What a replica leased and did not use is lost, but never more than an eighth.
-    let least = RATE.burst * 7 / 8 + (f64::from(RATE.per_second) * time.as_secs_f64() * 0.75) as u32;
+    let least = RATE.burst * 7 / 8 + RATE.filled(time) * 3 / 4;
     assert!(accepted >= least, "{accepted}: much less than it may have ({least})");
     let p99 = |took: &[Duration]| took[took.len() * 99 / 100].as_secs_f64() * 1e3;
     eprintln!(

@@ -7,6 +7,7 @@ pub mod database;
 pub mod door;
 pub mod events;
 pub mod fault;
+pub mod flavours;
 pub mod gateway;
 pub mod legacy;
 pub mod modern;

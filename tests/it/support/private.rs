@@ -14,7 +14,7 @@ use super::process::Process;
 use super::{eventually, within};
 
 /// What `scripts/tool` says where a program is.
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/tool");
     let output = Command::new(script).arg(name).output().expect("scripts/tool runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
