@@ -1,10 +1,10 @@
 //! A server as a child process, and what the kernel says of it.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child as Process, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::roles::Deployment;
 use crate::{Failure, Role};
 
 /// Ticks of `/proc/<pid>/stat` per second: `USER_HZ`, which is 100 on every architecture that Weir runs on.
@@ -21,15 +21,15 @@ pub struct Child {
 
 impl Child {
     /// Starts a server on a port of its own choice and waits until it says which.
-    pub fn start(role: Role, database: &Path) -> Result<Self, Failure> {
-        let mut process = command(role, database, 0)?.spawn()?;
+    pub fn start(role: Role, deployment: &Deployment) -> Result<Self, Failure> {
+        let mut process = command(role, deployment, 0)?.spawn()?;
         let address = first_line(process.stdout.take())?.trim().parse()?;
         Ok(Self { process, address })
     }
 
     /// Starts a server on this port and waits for nothing.
-    pub fn start_at(role: Role, database: &Path, address: SocketAddr) -> Result<Self, Failure> {
-        let process = command(role, database, address.port())?.spawn()?;
+    pub fn start_at(role: Role, deployment: &Deployment, address: SocketAddr) -> Result<Self, Failure> {
+        let process = command(role, deployment, address.port())?.spawn()?;
         Ok(Self { process, address })
     }
 
@@ -66,13 +66,17 @@ impl Drop for Child {
 }
 
 /// Standard error, and with it the log, goes to `/dev/null`: it is written, not stored.
-fn command(role: Role, database: &Path, port: u16) -> Result<Command, Failure> {
+fn command(role: Role, deployment: &Deployment, port: u16) -> Result<Command, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     let role = match role {
         Role::Echo => "echo",
         Role::Weir => "weir",
     };
-    command.args(["--role", role, "--port", &port.to_string(), "--database"]).arg(database);
+    command.args(["--role", role, "--port", &port.to_string(), "--database"]);
+    command.arg(&deployment.database);
+    if let Some(redis) = &deployment.redis {
+        command.args(["--redis", redis]);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     Ok(command)
 }

@@ -8,6 +8,8 @@
 //!   metrics, journal), in alternating rounds at one concurrency. Both answer with equally long bodies.
 //! * memory: of an idle process, per idle legacy session, and per open event stream beside one of bare axum.
 //! * start: from `exec` to the first 200 of `/health`, on a database that exists.
+//! * shared (with `--postgres` and `--redis`, as `scripts/with-services` brings them): a call on both against embedded, round
+//!   trips to Redis per request, and what a legacy session takes there.
 //! * events: until the first event of `GET /sse`, and of a call that reports progress.
 #![expect(clippy::print_stdout, reason = "a tool on the command line, whose output this is")]
 
@@ -17,9 +19,9 @@ mod load;
 mod measure;
 mod memory;
 mod roles;
+mod shared;
 mod wire;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -51,8 +53,14 @@ struct Options {
     /// Be a server instead; this is how the children are started.
     #[arg(long, value_enum, hide = true)]
     role: Option<Role>,
-    #[arg(long, hide = true, default_value = "weir.db")]
-    database: PathBuf,
+    #[arg(long, hide = true, default_value = "sqlite:weir.db")]
+    database: String,
+    /// A PostgreSQL database that may be filled, for the part `shared`.
+    #[arg(long, requires = "redis")]
+    postgres: Option<String>,
+    /// A Redis that may be filled.
+    #[arg(long)]
+    redis: Option<String>,
     #[arg(long, hide = true, default_value_t = 0)]
     port: u16,
     /// What cargo passes.
@@ -66,6 +74,7 @@ enum Part {
     Memory,
     Start,
     Events,
+    Shared,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -95,7 +104,9 @@ fn serve(role: Role, options: &Options) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match role {
         Role::Echo => runtime.block_on(roles::echo(options.port)),
-        Role::Weir => runtime.block_on(roles::weir(&options.database, options.port)),
+        Role::Weir => {
+            runtime.block_on(roles::weir(&options.database, options.redis.as_deref(), options.port))
+        }
     }
 }
 
@@ -116,6 +127,11 @@ fn measure(options: &Options) -> Result<(), Failure> {
         }
         if wanted(Part::Events) {
             measure::events(&deployment).await?;
+        }
+        if let (true, Some(postgres), Some(redis)) =
+            (wanted(Part::Shared), options.postgres.clone(), options.redis.clone())
+        {
+            shared::shared(&deployment, &roles::Services { postgres, redis }, options).await?;
         }
         Ok(())
     })

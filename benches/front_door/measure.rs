@@ -21,15 +21,15 @@ const EVENTS: usize = 500;
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// One round of one server.
-struct Round {
-    cpu_micros: f64,
-    per_second: f64,
+pub struct Round {
+    pub cpu_micros: f64,
+    pub per_second: f64,
     p50: f64,
     p99: f64,
 }
 
 /// One server under load.
-struct Side {
+pub struct Side {
     name: &'static str,
     child: Child,
     request: Bytes,
@@ -37,7 +37,7 @@ struct Side {
 }
 
 impl Side {
-    async fn warm(
+    pub async fn warm(
         name: &'static str,
         child: Child,
         request: Bytes,
@@ -47,7 +47,7 @@ impl Side {
         Ok(Self { name, child, request, rounds: Vec::new() })
     }
 
-    async fn round(&mut self, options: &Options) -> Result<(), Failure> {
+    pub async fn round(&mut self, options: &Options) -> Result<(), Failure> {
         let before = self.child.cpu()?;
         let load =
             load::run(self.child.address, &self.request, options.requests, options.connections).await?;
@@ -68,7 +68,7 @@ impl Side {
         Samples::new(self.rounds.iter().map(figure))
     }
 
-    fn print(&self) {
+    pub fn print(&self) {
         println!(
             "  {:<10} {:>24} {:>28} {:>24} {:>26}",
             self.name,
@@ -82,8 +82,8 @@ impl Side {
 
 /// Bare axum against a tool call, in alternating rounds.
 pub async fn calls(deployment: &Deployment, options: &Options) -> Result<(), Failure> {
-    let weir = Child::start(Role::Weir, &deployment.database)?;
-    let echo = Child::start(Role::Echo, &deployment.database)?;
+    let weir = Child::start(Role::Weir, deployment)?;
+    let echo = Child::start(Role::Echo, deployment)?;
     let asked =
         call(&deployment.key, "echo", "{\"text\":\"a weir holds the flow back and measures it\"}", "");
     let answer = {
@@ -112,18 +112,26 @@ pub async fn calls(deployment: &Deployment, options: &Options) -> Result<(), Fai
         echo.round(options).await?;
         weir.round(options).await?;
     }
+    print_head();
+    echo.print();
+    weir.print();
+    let cpu = ratio(&weir, &echo, |r| r.cpu_micros);
+    println!("  weir / bare axum: CPU {cpu}, throughput {}", ratio(&weir, &echo, |r| r.per_second));
+    Ok(())
+}
+
+/// The head of what [`Side::print`] prints.
+pub fn print_head() {
     println!(
         "  {:<10} {:>24} {:>28} {:>24} {:>26}",
         "median", "CPU us/request", "requests/s", "p50 us", "p99 us"
     );
-    echo.print();
-    weir.print();
-    let ratio = |figure: fn(&Round) -> f64| {
-        let pairs = weir.rounds.iter().zip(&echo.rounds);
-        Samples::new(pairs.map(|(weir, echo)| figure(weir) / figure(echo))).show(2)
-    };
-    println!("  weir / bare axum: CPU {}, throughput {}", ratio(|r| r.cpu_micros), ratio(|r| r.per_second));
-    Ok(())
+}
+
+/// A figure of one side over that of the other, round by round.
+pub fn ratio(side: &Side, base: &Side, figure: fn(&Round) -> f64) -> String {
+    let pairs = side.rounds.iter().zip(&base.rounds);
+    Samples::new(pairs.map(|(side, base)| figure(side) / figure(base))).show(2)
 }
 
 /// From `exec` to the first 200.
@@ -133,7 +141,7 @@ pub async fn start(deployment: &Deployment) -> Result<(), Failure> {
     for _ in 0..STARTS {
         let address = free_port()?;
         let started = Instant::now();
-        let child = Child::start_at(Role::Weir, &deployment.database, address)?;
+        let child = Child::start_at(Role::Weir, deployment, address)?;
         loop {
             if let Ok(mut connection) = Connection::open(child.address).await
                 && connection.exchange(&health).await?.0 == 200
@@ -156,7 +164,7 @@ pub async fn start(deployment: &Deployment) -> Result<(), Failure> {
 
 /// Until the first event.
 pub async fn events(deployment: &Deployment) -> Result<(), Failure> {
-    let child = Child::start(Role::Weir, &deployment.database)?;
+    let child = Child::start(Role::Weir, deployment)?;
     let connect = request("GET", "/sse", &deployment.key, "", "");
     let report = call(&deployment.key, "report", "{}", ",\"progressToken\":1");
     println!("events: {EVENTS} times each, one connection at a time");

@@ -59,7 +59,7 @@ pub async fn memory(deployment: &Deployment, options: &Options) -> Result<(), Fa
 }
 
 async fn sessions(deployment: &Deployment, options: &Options) -> Result<(), Failure> {
-    let child = Child::start(Role::Weir, &deployment.database)?;
+    let child = Child::start(Role::Weir, deployment)?;
     let health = request("GET", "/health", &deployment.key, "", "");
     Connection::open(child.address).await?.exchange(&health).await?;
     tokio::time::sleep(REST).await;
@@ -106,7 +106,7 @@ async fn streams(deployment: &Deployment, number: usize, kind: Kind) -> Result<(
         Kind::Session => (Role::Weir, "open streams (GET /mcp), each in a session of its own"),
         Kind::Sse => (Role::Weir, "open streams of HTTP+SSE, each with its session"),
     };
-    let child = Child::start(role, &deployment.database)?;
+    let child = Child::start(role, deployment)?;
     let mut held = open(&child, &deployment.key, FIRST, kind).await?;
     tokio::time::sleep(HEARTBEAT + REST).await;
     let before = Memory::of(&child)?;

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,41 +29,63 @@ use crate::Failure;
 /// Interval of heartbeats on event streams: the default of Weir, and the same for bare axum.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// A directory with a migrated database in it, one tenant and one API key.
+/// What replicas share.
+pub struct Services {
+    /// URL of a database.
+    pub postgres: String,
+    /// URL of a Redis.
+    pub redis: String,
+}
+
+/// A migrated database, one tenant and one API key.
 pub struct Deployment {
-    _directory: tempfile::TempDir,
-    /// The SQLite file.
-    pub database: PathBuf,
+    _directory: Option<tempfile::TempDir>,
+    /// URL of the database.
+    pub database: String,
+    /// URL of the Redis, where there is one.
+    pub redis: Option<String>,
     /// The key, as a client sends it.
     pub key: String,
 }
 
 impl Deployment {
-    /// Makes one.
+    /// Makes one in a directory of its own.
     pub async fn create() -> Result<Self, Failure> {
-        egress::install_crypto();
         let directory = tempfile::tempdir()?;
-        let database = directory.path().join("weir.db");
-        let db = Db::connect(&config(&database, 0)?.database).await?;
-        db.migrate().await?;
-        let clock = Clock::system();
-        let tenant = tenants::create(&db, &clock, Actor::Cli, "bench").await?;
-        let new = NewKey::new(KeyKind::ApiKey, "bench");
-        let (_, secret) = api_keys::create(&db, &clock, Actor::Cli, tenant.id, new).await?;
-        db.close().await;
-        Ok(Self { _directory: directory, database, key: secret.expose().to_owned() })
+        let database = format!("sqlite:{}", directory.path().join("weir.db").display());
+        let key = fill(&database).await?;
+        Ok(Self { _directory: Some(directory), database, redis: None, key })
+    }
+
+    /// Makes one on these.
+    pub async fn on(services: &Services) -> Result<Self, Failure> {
+        let (database, redis) = (services.postgres.clone(), Some(services.redis.clone()));
+        let key = fill(&database).await?;
+        Ok(Self { _directory: None, database, redis, key })
     }
 }
 
+async fn fill(database: &str) -> Result<String, Failure> {
+    egress::install_crypto();
+    let db = Db::connect(&config(database, None, 0)?.database).await?;
+    db.migrate().await?;
+    let clock = Clock::system();
+    let tenant = tenants::create(&db, &clock, Actor::Cli, "bench").await?;
+    let new = NewKey::new(KeyKind::ApiKey, "bench");
+    let (_, secret) = api_keys::create(&db, &clock, Actor::Cli, tenant.id, new).await?;
+    db.close().await;
+    Ok(secret.expose().to_owned())
+}
+
 /// The defaults, with limits that are counted but never reached.
-fn config(database: &Path, port: u16) -> Result<Config, Failure> {
+fn config(database: &str, redis: Option<&str>, port: u16) -> Result<Config, Failure> {
     let listen = format!("127.0.0.1:{port}");
-    let url = format!("sqlite:{}", database.display());
     let mut flags = vec![
         ("server.listen", listen.as_str()),
         ("server.max_connections", "100000"),
         ("metrics.listen", "127.0.0.1:0"),
-        ("database.url", &url),
+        ("database.url", database),
+        ("redis.url", redis.unwrap_or_default()),
         ("limits.tenant.concurrency", "100000"),
         ("limits.tenant.sessions", "1000000"),
         ("limits.tenant.streams", "100000"),
@@ -102,9 +123,9 @@ async fn quiet_stream() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
 }
 
 /// Weir, started as its binary starts it.
-pub async fn weir(database: &Path, port: u16) -> Result<(), Failure> {
+pub async fn weir(database: &str, redis: Option<&str>, port: u16) -> Result<(), Failure> {
     egress::install_crypto();
-    let config = config(database, port)?;
+    let config = config(database, redis, port)?;
     let _telemetry = telemetry::init(&config.log, &config.otel)?;
     let db = Db::connect(&config.database).await?;
     db.migrate().await?;
