@@ -9,6 +9,8 @@ RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres tes
 
 # Stories of several processes. They need a PostgreSQL and a Redis, and have a recipe of their own.
 SEVERAL := test(/^cluster::/)
+# Stories about Redis, which start their own, and the PostgreSQL that replicas need beside it.
+REDIS := test(/^redis_(faults|flavours|keys)::/)
 # Stories about one process on its own, or about no gateway at all: three replicas would tell them no differently.
 SINGLE := test(/^(cli|deploy|leaks)::/)
 
@@ -46,18 +48,18 @@ doc: ## documentation with private items, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 test-sqlite: ## unit and front-door tests on SQLite
-	@echo 'left to test-cluster: $(SEVERAL)'
+	@echo 'left to test-cluster: $(SEVERAL); to test-postgres: $(REDIS)'
 	env -u WEIR_TEST_DATABASE_URL -u WEIR_TEST_POSTGRES -u WEIR_TEST_REDIS_URL \
-		"$$(scripts/tool cargo-nextest)" nextest run --locked -E 'not $(SEVERAL)'
+		"$$(scripts/tool cargo-nextest)" nextest run --locked -E 'not ($(SEVERAL) or $(REDIS))'
 
 test-postgres: ## the same tests on a private PostgreSQL (and Redis)
 	@echo 'left to test-cluster: $(SEVERAL)'
 	scripts/with-services "$$(scripts/tool cargo-nextest)" nextest run --locked -E 'not $(SEVERAL)'
 
 test-cluster: ## front-door tests through three replicas on one PostgreSQL and Redis, and stories of several processes
-	@echo 'left to test-sqlite and test-postgres: $(SINGLE)'
+	@echo 'left to test-sqlite and test-postgres: $(SINGLE) or $(REDIS)'
 	scripts/with-services env WEIR_TEST_REPLICAS=3 "$$(scripts/tool cargo-nextest)" nextest run --locked \
-		-E 'binary(it) and not $(SINGLE)'
+		-E 'binary(it) and not ($(SINGLE) or $(REDIS))'
 
 doctest: ## examples in the documentation, which nextest does not run
 	cargo test --locked --doc

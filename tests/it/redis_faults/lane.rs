@@ -43,7 +43,7 @@ async fn the_breaker_spares_who_would_wait_in_vain_and_closes_again() {
     let server = Server::node(None, "").await;
     // Long enough that the connection is still believed in while this goes on.
     let user = User::at(&server, server.address(), 2000).await;
-    let before = server.calls("incr").await;
+    let before = server.calls("hincrby").await;
     let connections = *user.redis.connected().borrow();
     server.pause();
     let asked = join_all((0..16).map(|_| user.count())).await;
@@ -59,7 +59,7 @@ async fn the_breaker_spares_who_would_wait_in_vain_and_closes_again() {
         assert!(user.count().await);
     }
     assert_eq!(*user.redis.connected().borrow(), connections, "on the same connection");
-    let arrived = server.calls("incr").await - before;
+    let arrived = server.calls("hincrby").await - before;
     assert!((27..=30).contains(&arrived), "{arrived} calls reached the server");
 }
 
@@ -129,8 +129,8 @@ async fn a_refusal_is_no_outage() {
     let server = Server::node(None, "").await;
     let user = User::at(&server, server.address(), 250).await;
     for _ in 0..50 {
-        let mut wrong = redis::cmd("HGET");
-        assert!(user.redis.run::<Option<String>>(wrong.arg("it:count").arg("a")).await.is_err());
+        let mut wrong = redis::cmd("GET");
+        assert!(user.redis.run::<Option<String>>(wrong.arg("it:count")).await.is_err());
     }
     assert!(user.redis.is_up() && user.count().await, "the breaker is closed");
     assert_eq!(user.metrics.redis_refused.get(), 50);

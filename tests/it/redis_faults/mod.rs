@@ -75,8 +75,8 @@ impl User {
 
     /// Counts, in Redis. Whether that was done.
     async fn count(&self) -> bool {
-        let mut count = redis::cmd("INCR");
-        self.redis.run::<u64>(count.arg("it:count")).await.is_ok()
+        let mut count = redis::cmd("HINCRBY");
+        self.redis.run::<u64>(count.arg("it:count").arg("n").arg(1)).await.is_ok()
     }
 
     /// Hears what is said from when this returns.
