@@ -48,8 +48,9 @@ pub(super) async fn join(
 
 /// Starts what runs for the other replicas. It ends after everything that may still want to tell them something.
 pub(super) fn spawn(app: &Arc<App>, peers: &Arc<Peers>) {
-    let courier = peers.courier.clone();
-    app.bus.relay_through(move |change| courier.tell_all(in_words(change)));
+    let (courier, redis) = (peers.courier.clone(), peers.redis.clone());
+    // While Redis is away those here hear of it at once, and perhaps once more with the others.
+    app.bus.relay_through(move |change| courier.tell_all(in_words(change)) && redis.is_up());
     let tasks = &app.last_tasks;
     let stop = tasks.stopping().clone();
     let (hearer, post) = (app.clone(), peers.post.clone());
@@ -81,19 +82,16 @@ async fn keep_lease(app: Arc<App>, peers: Arc<Peers>) {
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connected = peers.redis.connected();
     connected.borrow_and_update();
+    let mut back = false;
     loop {
-        let back = tokio::select! {
-            _ = timer.tick() => false,
-            _ = connected.changed() => true,
-        };
-        match peers.replicas.beat().await {
-            Ok(beat) => {
-                app.metrics.replicas.set(i64::from(peers.replicas.count()));
-                beaten(&app, &peers, beat, back);
-            }
-            // Whatever is written down again must not be forgotten.
-            Err(_) if back => connected.mark_changed(),
-            Err(_) => {}
+        tokio::select! {
+            _ = timer.tick() => {}
+            _ = connected.changed() => back = true,
+        }
+        // Where that fails it is tried again at the next turn.
+        if let Ok(beat) = peers.replicas.beat().await {
+            app.metrics.replicas.set(i64::from(peers.replicas.count()));
+            beaten(&app, &peers, beat, std::mem::take(&mut back));
         }
     }
 }
@@ -104,9 +102,10 @@ fn beaten(app: &Arc<App>, peers: &Arc<Peers>, beat: Beat, back: bool) {
         tracing::warn!("Redis has lost its memory; writing down again what is known here");
         app.bus.miss();
     }
-    if beat.memory_lost || beat.lapsed || back {
+    let has_gaps = peers.courier.has_dropped();
+    if beat.memory_lost || beat.lapsed || back || has_gaps {
         let (app, lost) = (app.clone(), beat.memory_lost);
-        app.clone().last_tasks.spawn(async move { app.sessions.write_again(lost).await });
+        app.clone().last_tasks.spawn(async move { app.sessions.write_again(lost, has_gaps).await });
     }
     if beat.memory_lost || beat.lapsed {
         app.limits.reassert();
@@ -145,7 +144,7 @@ fn hear(app: &Arc<App>, heard: Heard) {
         app.bus.miss();
         app.credentials.look_now();
         let app = app.clone();
-        app.clone().last_tasks.spawn(async move { app.sessions.write_again(false).await });
+        app.clone().last_tasks.spawn(async move { app.sessions.write_again(false, false).await });
         return;
     };
     match envelope.message {

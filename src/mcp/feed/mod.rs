@@ -171,6 +171,10 @@ impl Feed {
     pub fn mirror(&self, mirror: Mirror, came_from_there: bool) {
         let mut state = self.state();
         if !came_from_there {
+            if state.mirror.is_some() {
+                // What is there may have gaps, and nothing can be put into them.
+                mirror.forget();
+            }
             mirror.begin(self.request());
             state.events.iter().for_each(|event| mirror.event(event, None));
             if state.ended {

@@ -558,25 +558,41 @@ impl Sessions {
     }
 
     /// Redis is there again, or has lost its memory: what is known here is written down, and what others ended meanwhile is
-    /// dropped.
-    pub async fn write_again(&self, memory_lost: bool) {
+    /// dropped. Where some of what streams said was not written down, all that is kept of them is.
+    pub async fn write_again(&self, memory_lost: bool, has_gaps: bool) {
         let Some(shared) = &self.shared else { return };
-        for session in self.select(|_| true) {
+        let sessions = self.select(|_| true);
+        if memory_lost {
+            // Whatever becomes of this attempt.
+            sessions.iter().for_each(|session| session.unsaved.store(true, Ordering::Relaxed));
+        }
+        for session in sessions {
             let (name, time) = (session.name(), shared.lives_for(&session));
-            let unsaved = session.unsaved.load(Ordering::Relaxed);
-            if memory_lost || unsaved {
+            if session.unsaved.load(Ordering::Relaxed) {
                 if shared.save(name, time, &session.fields()).await.is_err() {
                     return;
                 }
                 session.unsaved.store(false, Ordering::Relaxed);
                 drop(session.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
-                session.inner().streams.mirror_again(|feed| shared.mirror(name, feed));
-                if let Some(held) = session.held() {
-                    held.mirror(shared.mirror(name, &held), false);
-                }
-            } else if shared.touch(name, time, Busy::NotHere).await == Ok(false) && self.forget(&session) {
-                self.used_here(&session);
+                session.mirror_again(shared);
+                continue;
             }
+            match shared.touch(name, time, Busy::NotHere).await {
+                Ok(true) if has_gaps => session.mirror_again(shared),
+                Ok(false) if self.forget(&session) => self.used_here(&session),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Writes down again what is kept of its streams.
+    fn mirror_again(&self, shared: &Shared) {
+        let name = self.name();
+        self.inner().streams.mirror_again(|feed| shared.mirror(name, feed));
+        if let Some(held) = self.held() {
+            held.mirror(shared.mirror(name, &held), false);
         }
     }
 }

@@ -4,6 +4,7 @@
 mod courier;
 mod ear;
 mod lane;
+mod partition;
 mod presence;
 
 use std::net::SocketAddr;
