@@ -5,7 +5,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres test-cluster doctest conformance clients
+RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres test-cluster doctest conformance clients \
+	conformance-cluster clients-cluster
 
 # Stories of several processes. They need a PostgreSQL and a Redis, and have a recipe of their own.
 SEVERAL := test(/^cluster::/)
@@ -20,7 +21,7 @@ CLIENTS_EXAMPLE ?= conformance
 .PHONY: help test $(RECIPES)
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
 
 test: ## everything below, in this order; stops at the first failure
 	@scripts/recipes $(RECIPES)
@@ -67,6 +68,15 @@ doctest: ## examples in the documentation, which nextest does not run
 conformance: ## the official conformance suite, both revisions
 	scripts/conformance
 
+# Every client and transport, against the server that the environment names.
+STORY := bash -c 'scripts/clients --url "$$SERVER_URL" --sse-url "$$SERVER_SSE_URL" \
+	--key "$$SERVER_KEY" --token "$$SERVER_TOKEN"'
+
 clients: ## the story of tests/clients with every real client
-	scripts/with-server $(CLIENTS_EXAMPLE) bash -c 'scripts/clients --url "$$SERVER_URL" \
-		--sse-url "$$SERVER_SSE_URL" --key "$$SERVER_KEY" --token "$$SERVER_TOKEN"'
+	scripts/with-server $(CLIENTS_EXAMPLE) $(STORY)
+
+conformance-cluster: ## the conformance suite, each request to the next of three replicas
+	scripts/conformance --replicas 3
+
+clients-cluster: ## every real client, each request to the next of three replicas
+	scripts/with-server --replicas 3 $(CLIENTS_EXAMPLE) $(STORY)

@@ -4,10 +4,13 @@
 //!     cargo run --example conformance -- --listen 127.0.0.1:0
 //!
 //! Prints one JSON line (`url`, `sse_url`, `api_key`, `url_token`) when it is ready and ends on SIGTERM or SIGINT.
-//! Everything lives in a temporary directory. `scripts/conformance` and `scripts/clients` run against it.
+//! Everything lives in a temporary directory, or in a database and a Redis that several of them share; then those after
+//! the first `--join`, and say only where they are. `scripts/conformance` and `scripts/clients` run against it.
 
 #[path = "conformance/dns.rs"]
 mod dns;
+#[path = "conformance/memory.rs"]
+mod memory;
 #[path = "conformance/prompts.rs"]
 mod prompts;
 #[path = "conformance/questions.rs"]
@@ -22,10 +25,11 @@ mod slow;
 mod tools;
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
+use memory::Memory;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weir::api_keys::{self, KeyKind, NewKey};
@@ -44,7 +48,16 @@ struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: String,
+    /// Be one more replica of the deployment that the environment names, and make no tenant
+    #[arg(long)]
+    join: bool,
+    /// Where the fixtures of all replicas remember what happened
+    #[arg(long, value_name = "DIR")]
+    memory: Option<PathBuf>,
 }
+
+/// Where the environment says which database several replicas share.
+const DATABASE: &str = "WEIR_DATABASE__URL";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -61,22 +74,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     db.migrate().await?;
     let listeners = Listeners::bind(&config).await?;
     config.server.listen = listeners.public.local_addr()?;
-    let app = App::start(Parts::new(config, db).provider(fixtures()?)).await?;
+    let memory = Memory::new(args.memory.as_deref().unwrap_or(directory.path()));
+    let fixtures = fixtures(&memory)?;
+    let app = App::start(Parts::new(config, db).provider(fixtures)).await?;
 
-    announce(&app).await?;
+    announce(&app, args.join).await?;
     serve::run(app, listeners, stopped(signals)).await;
     dns_tasks.shut_down().await;
     tokio::task::spawn_blocking(move || telemetry.shut_down()).await?;
     Ok(())
 }
 
-/// The defaults, with limits that no test reaches.
+/// The defaults and what the environment says, with limits that no test reaches.
 fn config(listen: &str, resolver: &str, directory: &Path) -> Result<Config, ConfigError> {
-    let database = format!("sqlite:{}", directory.join("weir.db").display());
     let flags = [
         ("server.listen", listen),
         ("metrics.listen", ""),
-        ("database.url", &database),
         ("limits.ip.per_second", "10000"),
         ("limits.ip.burst", "10000"),
         ("limits.tenant.per_second", "10000"),
@@ -87,21 +100,32 @@ fn config(listen: &str, resolver: &str, directory: &Path) -> Result<Config, Conf
         ("tools.dns.timeout_ms", "2000"),
     ];
     let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-    Layers { flags, ..Layers::default() }.load()
+    let mut layers = Layers::from_process(None, flags);
+    if !layers.env.iter().any(|(name, _)| name == DATABASE) {
+        let alone = format!("sqlite:{}", directory.join("weir.db").display());
+        layers.flags.push(("database.url".to_owned(), alone));
+    }
+    layers.load()
 }
 
-fn fixtures() -> weir::error::Result<Arc<dyn Provider>> {
+fn fixtures(memory: &Memory) -> weir::error::Result<Arc<dyn Provider>> {
     let kit = Toolkit::new("fixtures");
     let kit = tools::add(kit)?;
     let kit = questions::add(kit)?;
-    let kit = slow::add(kit)?;
-    let kit = resources::add(kit)?;
+    let kit = slow::add(kit, memory)?;
+    let kit = resources::add(kit, memory)?;
     Ok(prompts::add(kit)?.build())
 }
 
-/// Makes a tenant with a key and a token, and says where to find it all.
+/// Makes a tenant with a key and a token, unless another replica has done so, and says where to find it all.
 #[expect(clippy::print_stdout, reason = "the one line that scripts wait for")]
-async fn announce(app: &App) -> Result<(), Box<dyn Error>> {
+async fn announce(app: &App, joins: bool) -> Result<(), Box<dyn Error>> {
+    let base = app.config.public_url();
+    let (url, sse_url) = (format!("{base}/mcp"), format!("{base}/sse"));
+    if joins {
+        println!("{}", json!({ "url": url, "sse_url": sse_url }));
+        return Ok(());
+    }
     let tenant = tenants::create(&app.db, &app.clock, Actor::Dev, "conformance").await?.id;
     let mut secrets = Vec::new();
     for (kind, name) in [(KeyKind::ApiKey, "key"), (KeyKind::UrlToken, "token")] {
@@ -109,14 +133,7 @@ async fn announce(app: &App) -> Result<(), Box<dyn Error>> {
         let (_, secret) = api_keys::create(&app.db, &app.clock, Actor::Dev, tenant, new).await?;
         secrets.push(secret.expose().to_owned());
     }
-    let base = app.config.public_url();
-    let line = json!({
-        "url": format!("{base}/mcp"),
-        "sse_url": format!("{base}/sse"),
-        "api_key": secrets[0],
-        "url_token": secrets[1],
-    });
-    println!("{line}");
+    println!("{}", json!({ "url": url, "sse_url": sse_url, "api_key": secrets[0], "url_token": secrets[1] }));
     Ok(())
 }
 

@@ -1,14 +1,12 @@
 //! Resources and a template, and a tool that changes one of the resources.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde_json::json;
 use weir::error::Result;
 use weir::mcp::bus::Changed;
 use weir::mcp::content::{ResourceContents, ToolResult};
 use weir::providers::{Call, NoArguments, ResourceSpec, TemplateSpec, ToolSpec, Toolkit, Variables};
 
+use crate::memory::Memory;
 use crate::samples::PNG;
 
 const TEXT: &str = "test://static-text";
@@ -16,7 +14,7 @@ const BINARY: &str = "test://static-binary";
 const WATCHED: &str = "test://watched-resource";
 const TEMPLATE: &str = "test://template/{id}/data";
 
-pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
+pub(crate) fn add(kit: Toolkit, memory: &Memory) -> Result<Toolkit> {
     let text = ResourceSpec::new(TEXT, "Static text", "text/plain").description("Text that never changes.");
     let binary =
         ResourceSpec::new(BINARY, "Static picture", "image/png").description("A picture that never changes.");
@@ -24,8 +22,7 @@ pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
         .description("Text to which clients may subscribe.");
     let template = TemplateSpec::new(TEMPLATE, "Data by id", "application/json")
         .description("Whatever there is to say of an id.");
-    let changes = Arc::new(AtomicU64::new(0));
-    let counted = changes.clone();
+    let (read, changes) = (memory.clone(), memory.clone());
     let trigger = ToolSpec::new("test_trigger_resource_change")
         .description("Changes the watched text and says so.")
         .additive();
@@ -38,14 +35,14 @@ pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
         |_: Call| async move { Ok(vec![ResourceContents::blob(BINARY, "image/png", PNG)].into()) },
     )?
     .resource(&watched, move |_: Call| {
-        let content = format!("Watched resource content, changed {} times.", counted.load(Ordering::Acquire));
+        let content = format!("Watched resource content, changed {} times.", read.count(WATCHED));
         async move { Ok(vec![ResourceContents::text(WATCHED, "text/plain", content)].into()) }
     })?
     .tool(trigger, move |call: Call, NoArguments {}| {
         // Changed before anybody is told: who reads on the notification reads the new text.
-        let times = changes.fetch_add(1, Ordering::AcqRel) + 1;
+        changes.add(WATCHED);
         call.notifier().changed(Changed::Resource(WATCHED.into()));
-        async move { Ok(ToolResult::text(format!("Changed {times} times."))) }
+        async move { Ok(ToolResult::text("Changed.")) }
     })?
     .template(&template, |_: Call, (uri, variables): (String, Variables)| async move {
         let id = variables.get("id").map_or("", String::as_str);

@@ -1,16 +1,14 @@
 //! `slow_count`, which takes its time, and `slow_count_cancelled`, which tells how often it was cancelled.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use weir::caller::Principal;
 use weir::error::Result;
 use weir::mcp::content::ToolResult;
 use weir::providers::{Call, NoArguments, Toolkit};
 
+use crate::memory::Memory;
 use crate::tools::spec;
 
 /// What to count.
@@ -25,41 +23,31 @@ struct Count {
     delay_ms: u64,
 }
 
-/// Cancelled calls by who made them.
-#[derive(Clone, Default)]
-struct Tally(Arc<Mutex<HashMap<Principal, u32>>>);
-
-impl Tally {
-    fn of(&self, who: &Principal) -> u32 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(who).copied().unwrap_or(0)
-    }
-
-    fn add(&self, who: &Principal) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(who.clone()).or_default() += 1;
-    }
+/// What is counted of whoever calls.
+fn cancelled(call: &Call) -> String {
+    format!("cancelled by {:?}", call.caller().principal())
 }
 
 /// A call that counts as cancelled when it is dropped before its end: that is how a tool learns of it.
 struct Unfinished {
-    tally: Tally,
+    memory: Memory,
     call: Call,
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if self.call.cancelled().is_cancelled() {
-            self.tally.add(self.call.caller().principal());
+            self.memory.add(&cancelled(&self.call));
         }
     }
 }
 
-pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
-    let tally = Tally::default();
-    let counted = tally.clone();
+pub(crate) fn add(kit: Toolkit, memory: &Memory) -> Result<Toolkit> {
+    let (counted, asked) = (memory.clone(), memory.clone());
     kit.tool(
         spec("slow_count", "Counts, with a pause after each number, and reports progress. May be cancelled."),
         move |call: Call, Count { steps, delay_ms }| {
-            let running = Unfinished { tally: counted.clone(), call };
+            let running = Unfinished { memory: counted.clone(), call };
             async move {
                 for step in 1..=steps {
                     running.call.progress(step.into(), Some(steps.into()), None);
@@ -72,8 +60,8 @@ pub(crate) fn add(kit: Toolkit) -> Result<Toolkit> {
     .tool(
         spec("slow_count_cancelled", "How many calls of slow_count this caller has cancelled so far."),
         move |call: Call, NoArguments {}| {
-            let tally = tally.clone();
-            async move { Ok(ToolResult::text(tally.of(call.caller().principal()).to_string())) }
+            let count = asked.count(&cancelled(&call));
+            async move { Ok(ToolResult::text(count.to_string())) }
         },
     )
 }

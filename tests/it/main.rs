@@ -1,5 +1,6 @@
 //! Weir through its front door. Every test starts a whole gateway in its own process, on a port and a database of its
-//! own, and talks HTTP to it. SQLite by default; PostgreSQL where `WEIR_TEST_POSTGRES` names a server.
+//! own, and talks HTTP to it. SQLite by default; PostgreSQL where `WEIR_TEST_POSTGRES` names a server; and with
+//! `WEIR_TEST_REPLICAS` several replicas on PostgreSQL and Redis, of which each request finds another.
 
 mod admin;
 mod bad_input;
