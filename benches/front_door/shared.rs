@@ -29,7 +29,7 @@ impl Counters {
         let info: String = redis::cmd("INFO").arg(section).query_async(&mut self.0).await?;
         let line = info.lines().find_map(|line| line.strip_prefix(name));
         let digits = line.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());
-        Ok(digits.map_or(Ok(0.0), |digits| digits.parse().map_err(Failure::from))?)
+        digits.map_or(Ok(0.0), |digits| digits.parse().map_err(Failure::from))
     }
 
     /// How often limits were leased, which is one round trip each.

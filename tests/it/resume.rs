@@ -417,7 +417,8 @@ async fn an_http_and_sse_session_waits_for_its_client_only_so_long() {
     let old = Old::open(&gateway, &key).await;
     drop(old);
     eventually("the end of the session", async || gateway.app.sessions.is_empty()).await;
-    assert_eq!(gateway.metric(r#"weir_sessions_closed_total{reason="disconnected"}"#), 1.0);
+    let closed = r#"weir_sessions_closed_total{reason="disconnected"}"#;
+    eventually("the end to be counted", async || gateway.metric(closed) == 1.0).await;
 }
 
 #[tokio::test]

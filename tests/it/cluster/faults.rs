@@ -94,11 +94,10 @@ fn sessions_suffer(until: Instant) -> impl Fn(&Entry) -> bool {
         match entry.outcome {
             // Replicas that could not hear each other tell their clients so.
             Outcome::Reloaded => matches!(entry.kind, Kind::Listener | Kind::Stream),
-            // Each client finds out by itself, with its next request.
-            Outcome::Gone => is_legacy(entry.kind) && entry.began <= until + RECOVERY,
-            Outcome::Lost | Outcome::Unavailable | Outcome::Broken => {
-                is_legacy(entry.kind) && entry.began <= until
-            }
+            // Each client finds out by itself, with its next request; and a replica needs a moment to find its way back to
+            // Redis, and to write down there what it has to be read elsewhere.
+            Outcome::Gone | Outcome::Lost => is_legacy(entry.kind) && entry.began <= until + RECOVERY,
+            Outcome::Unavailable | Outcome::Broken => is_legacy(entry.kind) && entry.began <= until,
             Outcome::Good | Outcome::Wrong(_) => false,
         }
     }
