@@ -11,29 +11,25 @@ use serde_json::value::RawValue;
 use super::outbound::come_home;
 use super::questions::Answer;
 use super::record::{self, Record};
-use super::shared::{Busy, Fields, GONE_AT_ONCE, NOTED_FOR, Opened, Shared};
+use super::shared::{Busy, Fields, Opened, Shared};
 use super::table::TRIES;
 use super::{New, Opening, Session, Sessions};
 use crate::caller::{Caller, CallerData};
 use crate::credentials::CredentialRef;
-use crate::id::{ReplicaId, SessionRowId, TenantId};
+use crate::id::{SessionRowId, TenantId};
 use crate::limits::{Limited, Scope};
 use crate::mcp::bus::Bus;
 use crate::mcp::feed::{Feed, Log, StreamId};
 use crate::mcp::jsonrpc::RequestId;
 use crate::mcp::request::LogLevel;
 use crate::redis::Down;
-use crate::replicas::{Envelope, Message, SessionName};
+use crate::replicas::{Message, SessionName};
 use crate::telemetry::labels::SessionEnd;
 
 /// How often other replicas are told that a session is in use, in microseconds.
 const TELL_EVERY: i64 = 5_000_000;
-/// How often what ran out is looked for among all tenants, in seconds; one replica does it.
-const REAP_EVERY: u64 = 30;
 /// How often a tenant is noted, in microseconds.
 pub(super) const NOTE_EVERY: i64 = 3_600_000_000;
-/// Longest that a message of another replica is worked on.
-const FLUSH: Duration = Duration::from_millis(200);
 
 /// What a session settles after it is open.
 pub enum Settle<'a> {
@@ -49,7 +45,7 @@ pub enum Settle<'a> {
 
 impl Session {
     /// What is written down of it.
-    fn fields(&self) -> Fields {
+    pub(super) fn fields(&self) -> Fields {
         let fixed = record::fixed(&self.owner, &self.endpoint, self.transport, self.opened_at);
         let inner = self.inner();
         let mut fields = vec![
@@ -73,7 +69,7 @@ impl Session {
     }
 
     /// Takes over what another replica has written down.
-    fn take_over(&self, record: Record) {
+    pub(super) fn take_over(&self, record: Record) {
         let mut inner = self.inner();
         inner.negotiated = record.negotiated;
         inner.credential = record.credential;
@@ -349,121 +345,6 @@ impl Sessions {
         come_home(session).await
     }
 
-    /// Hears what another replica says of sessions. Whether it was about them.
-    pub fn hear(self: &Arc<Self>, envelope: Envelope) {
-        let Some(shared) = self.shared.clone() else { return };
-        let me = shared.peers.replicas.me();
-        if let Some(session) = subject(&envelope.message).and_then(|name| self.at(name)) {
-            match &envelope.message {
-                Message::Closed { .. } if envelope.from != me && self.forget(&session) => {
-                    self.used_here(&session);
-                }
-                Message::Cancel { request, .. } => {
-                    if let Ok(id) = RequestId::from_json(request) {
-                        session.cancel(&id);
-                    }
-                }
-                Message::Answer { question, is_error, value, .. } => {
-                    if let Ok(id) = RequestId::from_json(question) {
-                        let value = bytes::Bytes::from(value.get().to_owned());
-                        let _ = session.answered(&id, if *is_error { Err(value) } else { Ok(value) });
-                    }
-                }
-                Message::Left { number, heard, .. } if envelope.from != me => {
-                    session.inner().streams.left_elsewhere(*number, *heard);
-                    session.listeners_have_changed();
-                }
-                Message::News { stream, .. } => shared.news(session.name(), stream),
-                // Here, and not in a task of its own: the order matters.
-                Message::Say { text, must, .. } => return self.said(&session, text, *must),
-                _ => {}
-            }
-        }
-        let slow = matches!(
-            envelope.message,
-            Message::Settled { .. } | Message::Listening { .. } | Message::Take { .. } | Message::Say { .. }
-        );
-        if slow {
-            let sessions = self.clone();
-            shared.tasks.clone().spawn(async move {
-                sessions.hear_slowly(&shared, &envelope).await;
-                shared.peers.post.done(&envelope).await;
-            });
-        } else if envelope.ack.is_some() {
-            shared.tasks.clone().spawn(async move { shared.peers.post.done(&envelope).await });
-        }
-    }
-
-    /// What takes a look into Redis.
-    async fn hear_slowly(self: &Arc<Self>, shared: &Arc<Shared>, envelope: &Envelope) {
-        let Some(name) = subject(&envelope.message) else { return };
-        let from_other = envelope.from != shared.peers.replicas.me();
-        match &envelope.message {
-            Message::Say { text, must, .. } => {
-                if let Some(session) = self.load(name).await {
-                    self.said(&session, text, *must);
-                }
-            }
-            Message::Settled { .. } if from_other => {
-                if let Some(session) = self.at(name)
-                    && let Ok(Some(record)) = shared.load(name).await
-                {
-                    session.take_over(record);
-                }
-            }
-            Message::Listening { number, .. } if from_other => {
-                let Some(session) = self.at(name) else { return };
-                let heard = session.inner().streams.opened_elsewhere(*number, envelope.from);
-                if let Some(heard) = heard {
-                    let _ = shared.heard(name, heard).await;
-                }
-            }
-            Message::Take { stream, .. } => {
-                let Some(session) = self.at(name) else { return };
-                if from_other {
-                    shared.unfollow(name, stream);
-                }
-                if session.hand_over(stream, envelope.from, shared.peers.replicas.me()) {
-                    shared.peers.courier.flush(FLUSH).await;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A message for the client of an HTTP+SSE session whose stream should be here.
-    fn said(self: &Arc<Self>, session: &Arc<Session>, text: &str, must: bool) {
-        let Some(speaker) = session.speaker() else { return };
-        if !must {
-            speaker.say(text);
-        } else if speaker.must(text).is_err() {
-            self.close(session, SessionEnd::SlowReader);
-        }
-    }
-
-    /// This replica stops; its sessions go on at others. Records what they carried here.
-    pub fn leave(&self) {
-        for session in self.select(|_| true) {
-            if session.unsaved.load(Ordering::Relaxed) {
-                self.close_here(&session, SessionEnd::Shutdown);
-            } else {
-                self.carried_here(&session);
-            }
-        }
-    }
-
-    /// A replica is dead: what it held of sessions is held by nobody, and the clients of HTTP+SSE whose streams are here are
-    /// told which of their requests died with it.
-    pub async fn replica_died(&self, replica: ReplicaId) {
-        for session in self.select(|_| true) {
-            session.inner().streams.died(replica);
-            session.listeners_have_changed();
-            if let (Some(held), Some(shared)) = (session.held(), &self.shared) {
-                shared.answer_for_the_dead(session.name(), &held).await;
-            }
-        }
-    }
-
     /// Writes down that a request of an HTTP+SSE session runs here, until what is returned is dropped: if this replica
     /// dies, another one answers.
     #[must_use]
@@ -471,129 +352,6 @@ impl Sessions {
         let shared = self.shared.as_ref()?;
         shared.runs(session.name(), id, true);
         Some(Running { shared: shared.clone(), session: session.name(), id: id.clone() })
-    }
-
-    /// Ends at this replica what has run out, and looks for what ran out everywhere.
-    pub async fn sweep_shared(&self) {
-        let Some(shared) = &self.shared else { return };
-        let now = self.clock.monotonic_micros();
-        for session in self.select(|_| true) {
-            self.sweep_one(shared, &session, now).await;
-        }
-        for tenant in self.tenants() {
-            self.reap(shared, tenant).await;
-        }
-        self.reap_all(shared).await;
-    }
-
-    async fn sweep_one(&self, shared: &Arc<Shared>, session: &Arc<Session>, now: i64) {
-        let quiet = now - session.last_seen.load(Ordering::Relaxed);
-        let time = self.time_of(session);
-        if session.is_orphan() {
-            if quiet > time {
-                self.close_everywhere(session, SessionEnd::Disconnected).await;
-            }
-        } else if session.is_busy() {
-            session.last_seen.store(now, Ordering::Relaxed);
-            let busy = Busy::For(shared.busy_for);
-            let is_open = shared.touch(session.name(), shared.lives_for(session), busy).await;
-            if is_open == Ok(false) && !session.unsaved.load(Ordering::Relaxed) && self.forget(session) {
-                self.used_here(session);
-            }
-        } else if quiet > time && !session.inner().streams.keeps() {
-            if session.unsaved.load(Ordering::Relaxed) {
-                self.close_here(session, SessionEnd::Idle);
-            } else if self.forget(session) {
-                // Others may use it still; whoever finds that it has run out says so.
-                self.used_here(session);
-            }
-        }
-    }
-
-    async fn reap(&self, shared: &Shared, tenant: TenantId) {
-        while let Ok(gone) = shared.reap(tenant).await {
-            let more = gone.len() == GONE_AT_ONCE;
-            self.ran_out(tenant, &gone);
-            if !more {
-                return;
-            }
-        }
-    }
-
-    /// Looks at every tenant that has something in Redis, where no other replica did so just now.
-    async fn reap_all(&self, shared: &Shared) {
-        let redis = &shared.peers.redis;
-        let mut turn = redis::cmd("SET");
-        turn.arg(redis.keys().reaping()).arg(1).arg("NX").arg("EX").arg(REAP_EVERY);
-        if redis.run::<Option<String>>(&turn).await.ok().flatten().is_none() {
-            return;
-        }
-        let oldest = self.clock.now().as_seconds() - NOTED_FOR;
-        let mut old = redis::cmd("ZREMRANGEBYSCORE");
-        let _ = redis.run::<()>(old.arg(redis.keys().tenants()).arg("-inf").arg(oldest)).await;
-        let mut all = redis::cmd("ZRANGE");
-        let tenants: Vec<String> =
-            redis.run(all.arg(redis.keys().tenants()).arg(0).arg(-1)).await.unwrap_or_default();
-        for tenant in tenants.iter().filter_map(|text| text.parse().ok()) {
-            self.reap(shared, tenant).await;
-        }
-    }
-
-    /// These have run out, and nobody else says so.
-    fn ran_out(&self, tenant: TenantId, gone: &[SessionRowId]) {
-        for row in gone {
-            let name = SessionName { tenant, row: *row };
-            match self.at(name) {
-                Some(session) => {
-                    if self.forget(&session) {
-                        self.ended(&session, SessionEnd::Idle);
-                    }
-                }
-                None => self.ended_elsewhere(name, SessionEnd::Idle),
-            }
-            if let Some(shared) = &self.shared {
-                shared.peers.courier.tell_all(Message::Closed { session: name });
-            }
-        }
-    }
-
-    /// Redis is there again, or has lost its memory: what is known here is written down, and what others ended meanwhile is
-    /// dropped. Where some of what streams said was not written down, all that is kept of them is.
-    pub async fn write_again(&self, memory_lost: bool, has_gaps: bool) {
-        let Some(shared) = &self.shared else { return };
-        let sessions = self.select(|_| true);
-        if memory_lost {
-            // Whatever becomes of this attempt.
-            sessions.iter().for_each(|session| session.unsaved.store(true, Ordering::Relaxed));
-        }
-        for session in sessions {
-            let (name, time) = (session.name(), shared.lives_for(&session));
-            if session.unsaved.load(Ordering::Relaxed) {
-                if shared.save(name, time, &session.fields()).await.is_err() {
-                    return;
-                }
-                session.unsaved.store(false, Ordering::Relaxed);
-                drop(session.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
-                session.mirror_again(shared);
-                continue;
-            }
-            match shared.touch(name, time, Busy::NotHere).await {
-                Ok(true) if has_gaps => session.mirror_again(shared),
-                Ok(false) if self.forget(&session) => self.used_here(&session),
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Session {
-    /// Writes down again what is kept of its streams.
-    fn mirror_again(&self, shared: &Shared) {
-        let name = self.name();
-        self.inner().streams.mirror_again(|feed| shared.mirror(name, feed));
-        if let Some(held) = self.held() {
-            held.mirror(shared.mirror(name, &held), false);
-        }
     }
 }
 
@@ -607,28 +365,6 @@ pub struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.shared.runs(self.session, &self.id, false);
-    }
-}
-
-/// Which session a message is about.
-fn subject(message: &Message) -> Option<SessionName> {
-    match message {
-        Message::Closed { session }
-        | Message::Settled { session }
-        | Message::Cancel { session, .. }
-        | Message::Answer { session, .. }
-        | Message::Listening { session, .. }
-        | Message::Left { session, .. }
-        | Message::Take { session, .. }
-        | Message::News { session, .. }
-        | Message::Say { session, .. } => Some(*session),
-        Message::Hello
-        | Message::Died { .. }
-        | Message::Dropped
-        | Message::Invalidated
-        | Message::Recall { .. }
-        | Message::Changed { .. }
-        | Message::Ack { .. } => None,
     }
 }
 
@@ -646,28 +382,6 @@ fn placeholder(record: &Record) -> Caller {
 }
 
 impl Session {
-    /// Hands a stream over to another replica. Whether it was here.
-    fn hand_over(&self, stream: &str, to: ReplicaId, me: ReplicaId) -> bool {
-        let Ok(id) = stream.parse::<StreamId>() else { return false };
-        match id {
-            StreamId::Session(_) => {
-                if let Some(outbound) = &self.outbound {
-                    outbound.taken(to, me);
-                }
-                true
-            }
-            _ if to == me => false,
-            StreamId::Reply(_) => {
-                let feed = self.feed(id);
-                feed.inspect(|feed| feed.read_at(to)).is_some()
-            }
-            StreamId::Listen(_) => {
-                let feed = self.inner().streams.take(id);
-                feed.inspect(|feed| feed.retire()).is_some()
-            }
-        }
-    }
-
     /// Keeps a feed that came from another replica.
     fn keep_again(&self, feed: &Arc<Feed>) {
         self.inner().streams.keep(feed);

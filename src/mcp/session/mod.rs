@@ -9,12 +9,14 @@
 //! when it changes (`across`). Without, the one session is all there is.
 
 mod across;
+mod news;
 mod outbound;
 mod questions;
 mod record;
 mod shared;
 mod streams;
 mod table;
+mod upkeep;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
