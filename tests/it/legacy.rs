@@ -8,7 +8,7 @@ use weir::clock::{Clock, Timestamp};
 
 use crate::support::legacy::initialize;
 use crate::support::tools::{NOTE, SECRET_CAUSE};
-use crate::support::{Draft, Gateway, Legacy, Modern};
+use crate::support::{Draft, Gateway, Legacy, Modern, eventually};
 
 const GONE: (u16, i64) = (404, -31004);
 
@@ -307,9 +307,11 @@ async fn what_a_client_says_about_itself_is_kept_short() {
     let long = json!({ "name": "é".repeat(5000), "version": "1\n2" });
     let hello = Legacy::hello(&gateway, &key, "2025-11-25").set("/params/clientInfo", long);
     assert_eq!(hello.send().await.status, 200);
-    let operator = gateway.operator().await;
-    let listed = operator.get(&format!("/admin/v1/tenants/{}/sessions", key.tenant)).await;
-    let row = &listed.json()["data"][0];
+    let (operator, path) = (gateway.operator().await, format!("/admin/v1/tenants/{}/sessions", key.tenant));
+    let listed = async || operator.get(&path).await.json()["data"].clone();
+    // The process that opened it writes that down in a moment.
+    eventually("the session's record", async || listed().await[0].is_object()).await;
+    let row = &listed().await[0];
     assert_eq!(row["client_name"].as_str().expect("a name").len(), 128);
     assert_eq!(row["client_version"], "12");
     assert_eq!(initialize("x")["method"], "initialize");
