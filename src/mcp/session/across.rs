@@ -12,7 +12,6 @@ use super::outbound::come_home;
 use super::questions::Answer;
 use super::record::{self, Record};
 use super::shared::{Busy, Fields, Opened, Shared};
-use super::table::TRIES;
 use super::{New, Opening, Session, Sessions};
 use crate::caller::{Caller, CallerData};
 use crate::credentials::CredentialRef;
@@ -120,9 +119,10 @@ impl Sessions {
         let fields = session.fields();
         let limit = caller.limits().sessions;
         self.note_tenant(shared, tenant).await;
-        for _ in 0..TRIES {
+        let mut busy_here: Option<Vec<SessionRowId>> = None;
+        loop {
             let ttl = shared.lives_for(&session);
-            match shared.open(session.name(), ttl, limit, &fields).await {
+            match shared.open(session.name(), ttl, limit, &fields, busy_here.as_deref()).await {
                 Err(Down) => {
                     let place = self.place(&caller)?;
                     session.unsaved.store(true, Ordering::Relaxed);
@@ -132,12 +132,16 @@ impl Sessions {
                 Ok((opened, gone)) => {
                     self.ran_out(tenant, &gone);
                     match opened {
-                        Opened::Yes => return Ok(self.opened(session)),
-                        Opened::Full(others) => {
-                            if !self.make_way(shared, tenant, &others).await {
-                                break;
+                        Opened::Yes(evicted) => {
+                            if let Some(row) = evicted {
+                                self.made_way(shared, SessionName { tenant, row }).await;
                             }
+                            return Ok(self.opened(session));
                         }
+                        Opened::Full(others) if busy_here.is_none() => {
+                            busy_here = Some(self.busy_of(tenant, &others));
+                        }
+                        Opened::Full(_) => break,
                     }
                 }
             }
@@ -146,33 +150,23 @@ impl Sessions {
         Err(Limited { scope: Scope::Sessions, limit, retry_after: Duration::from_secs(1) })
     }
 
-    /// Ends the first of these that is not busy, as far as is known here. Whether there was one.
-    async fn make_way(&self, shared: &Arc<Shared>, tenant: TenantId, others: &[SessionRowId]) -> bool {
-        for row in others {
-            let name = SessionName { tenant, row: *row };
-            let known = self.at(name);
-            if known.as_ref().is_some_and(|session| session.is_busy()) {
-                continue;
-            }
-            return match known {
-                Some(session) => {
-                    self.close_everywhere(&session, SessionEnd::Evicted).await;
-                    true
-                }
-                None => match shared.close(name).await {
-                    Ok(was_open) => {
-                        if was_open {
-                            self.ended_elsewhere(name, SessionEnd::Evicted);
-                            let _ =
-                                shared.peers.post.tell_all_and_wait(Message::Closed { session: name }).await;
-                        }
-                        true
-                    }
-                    Err(Down) => false,
-                },
-            };
+    /// Those of these sessions that are busy, as far as is known here.
+    fn busy_of(&self, tenant: TenantId, rows: &[SessionRowId]) -> Vec<SessionRowId> {
+        let is_busy = |row: &SessionRowId| {
+            self.at(SessionName { tenant, row: *row }).is_some_and(|session| session.is_busy())
+        };
+        rows.iter().copied().filter(|row| is_busy(row)).collect()
+    }
+
+    /// This session has made way for another one: it ends everywhere.
+    async fn made_way(&self, shared: &Arc<Shared>, name: SessionName) {
+        // Only what it was is left of it.
+        let _ = shared.close(name).await;
+        match self.at(name).filter(|session| self.forget(session)) {
+            Some(session) => self.ended(&session, SessionEnd::Evicted),
+            None => self.ended_elsewhere(name, SessionEnd::Evicted),
         }
-        false
+        let _ = shared.peers.post.tell_all_and_wait(Message::Closed { session: name }).await;
     }
 
     async fn note_tenant(&self, shared: &Shared, tenant: TenantId) {

@@ -46,9 +46,11 @@ macro_rules! with_time {
     };
 }
 
-/// KEYS open, record, busy; ARGV row, time to live in ms, limit, candidates, gone at once, then fields and values.
+/// KEYS open, record, busy; ARGV row, time to live in ms, limit, candidates, gone at once, how many are busy here (-1: none may
+/// make way), those, then fields and values. Whether it is open, who has run out, who might make way, who has.
 const OPEN: &str = with_time!(
     r"
+local evicted
 local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[5])
 for _, row in ipairs(gone) do
     redis.call('ZREM', KEYS[1], row)
@@ -62,13 +64,28 @@ if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
             idle[#idle + 1] = row
         end
     end
-    return { 0, gone, idle }
+    local busy_here = tonumber(ARGV[6])
+    for _, row in ipairs(idle) do
+        local spared = busy_here < 0
+        for i = 7, 6 + busy_here do
+            spared = spared or ARGV[i] == row
+        end
+        if not spared then
+            evicted = row
+            break
+        end
+    end
+    if not evicted then
+        return { 0, gone, idle, '' }
+    end
+    redis.call('ZREM', KEYS[1], evicted)
+    redis.call('ZREM', KEYS[3], evicted)
 end
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], math.max(86400000, 2 * ARGV[2]))
-redis.call('HSET', KEYS[2], unpack(ARGV, 6))
+redis.call('HSET', KEYS[2], unpack(ARGV, 7 + math.max(0, tonumber(ARGV[6]))))
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-return { 1, gone, {} }
+return { 1, gone, {}, evicted or '' }
 "
 );
 
@@ -163,8 +180,8 @@ pub(super) struct Times {
 
 /// What became of an attempt to open a session.
 pub(super) enum Opened {
-    /// It is open.
-    Yes,
+    /// It is open, in the place of this one.
+    Yes(Option<SessionRowId>),
     /// The tenant has as many as it may; these might make way, the first one soonest.
     Full(Vec<SessionRowId>),
 }
@@ -359,22 +376,29 @@ impl Shared {
         self.peers.redis.keys().busy_sessions(tenant)
     }
 
-    /// Opens a session, unless the tenant has as many as it may; also says which of the tenant's have run out.
+    /// Opens a session, unless the tenant has as many as it may; also says which of the tenant's have run out. Where it is said
+    /// which sessions are busy here, another one makes way, if there is one that is not busy anywhere.
     pub(super) async fn open(
         &self,
         name: SessionName,
         ttl: Duration,
         limit: u32,
         fields: &Fields,
+        busy_here: Option<&[SessionRowId]>,
     ) -> Result<(Opened, Vec<SessionRowId>), Down> {
         let mut call = self.open.key(self.peers.redis.keys().sessions(name.tenant));
         call.key(self.record(name)).key(self.busy(name.tenant));
         call.arg(name.row.to_string()).arg(millis(ttl)).arg(limit).arg(CANDIDATES).arg(GONE_AT_ONCE);
+        call.arg(busy_here.map_or(-1, |rows| i64::try_from(rows.len()).unwrap_or(i64::MAX)));
+        busy_here.into_iter().flatten().for_each(|row| {
+            call.arg(row.to_string());
+        });
         fields.iter().for_each(|(field, value)| {
             call.arg(field).arg(value);
         });
-        let (open, gone, idle): (bool, Vec<String>, Vec<String>) = self.peers.redis.script(&call).await?;
-        let opened = if open { Opened::Yes } else { Opened::Full(rows(&idle)) };
+        let (open, gone, idle, evicted): (bool, Vec<String>, Vec<String>, String) =
+            self.peers.redis.script(&call).await?;
+        let opened = if open { Opened::Yes(evicted.parse().ok()) } else { Opened::Full(rows(&idle)) };
         Ok((opened, rows(&gone)))
     }
 

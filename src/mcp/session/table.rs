@@ -30,7 +30,7 @@ const HANDSHAKE: i64 = 5_000_000;
 /// Tenants of which it is remembered when they were noted.
 const NOTED: usize = 10_000;
 /// How often room for one more session is made, where others take it first.
-pub(super) const TRIES: u32 = 8;
+const TRIES: u32 = 8;
 
 /// All sessions of this process.
 pub struct Sessions {
