@@ -151,6 +151,20 @@ ids! {
     RequestUid = "req";
     /// One run of one process of this deployment.
     ReplicaId = "rep";
+    /// Prices of a plan from a moment on.
+    PriceVersionId = "prv";
+    /// A period of a tenant's account.
+    PeriodId = "per";
+    /// Credits that a tenant was given.
+    GrantId = "grt";
+    /// One process, as far as it settles calls.
+    MeterId = "mtr";
+    /// Credits that one meter holds to spend.
+    SlabId = "slb";
+    /// Something that was set right in the ledger.
+    CorrectionId = "cor";
+    /// Something that somebody should know about an account.
+    AccountEventId = "evt";
 }
 
 impl ReplicaId {

@@ -117,7 +117,7 @@ fn change(row: &Invalidation) -> Option<Change> {
     let change = match row.kind {
         Kind::Credential => row.subject.parse().map(Change::Credential),
         Kind::Tenant => row.subject.parse().map(Change::Tenant),
-        Kind::Plan => return None,
+        Kind::Plan | Kind::Account => return None,
     };
     if change.is_err() {
         tracing::error!(id = row.id, "an invalidation names no id; skipped");

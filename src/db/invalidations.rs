@@ -18,6 +18,8 @@ text_enum! {
         Tenant = "tenant",
         /// A plan, and with it what all tenants on it may use.
         Plan = "plan",
+        /// A tenant's account: its periods or grants.
+        Account = "account",
     }
 }
 

@@ -1,0 +1,6 @@
+//! Prices: what calls cost under a plan. A plan's prices are published as versions, which never change; every charge names the
+//! version that it was made by, so that it can be computed again.
+
+mod terms;
+
+pub use terms::{Cycle, Kind, Measured, Price, Terms, ToolPrice, Unpriced};
