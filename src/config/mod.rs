@@ -41,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// The protocol.
     pub mcp: Mcp,
+    /// Prices and the ledger.
+    pub metering: Metering,
     /// Built-in tools.
     pub tools: Tools,
     /// Logs.
@@ -298,6 +300,23 @@ pub struct Mcp {
     pub replay_tenant_bytes: usize,
     pub replay_total_bytes: usize,
     pub max_batch: usize,
+}
+
+/// `[metering]`: prices and the ledger.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Metering {
+    #[serde(rename = "lead_ms")]
+    pub lead: Millis,
+    #[serde(rename = "lease_ms")]
+    pub lease: Millis,
+    #[serde(rename = "settle_timeout_ms")]
+    pub settle_timeout: Millis,
+    pub replay_hours: u32,
+    pub replay_bytes: usize,
+    pub top_up_url: String,
+    pub keep_months: u32,
 }
 
 /// `[tools]`: built-in tools.

@@ -38,6 +38,7 @@ impl Config {
         auth(&self.auth)?;
         limits(&self.limits)?;
         mcp(&self.mcp)?;
+        self.metering()?;
         millis("tools.dns.timeout_ms", self.tools.dns.timeout, 1..=60_000)?;
         require("tools.dns.resolvers", self.tools.dns.resolvers.iter().all(|a| a.port() != 0), || {
             "expected ports from 1 to 65535".to_owned()
@@ -68,6 +69,24 @@ impl Config {
         })?;
         require("metrics.listen", metrics.is_none() || (metrics != public && metrics != admin), || {
             "expected an address of its own, other than server.listen and admin.listen".to_owned()
+        })
+    }
+
+    fn metering(&self) -> Result<(), Invalid> {
+        let metering = &self.metering;
+        millis("metering.lead_ms", metering.lead, 50..=600_000)?;
+        let least = self.auth.invalidation_poll.get() * 5;
+        require("metering.lead_ms", metering.lead.get() >= least, || {
+            format!("expected at least five times auth.invalidation_poll_ms, {}", least.as_millis())
+        })?;
+        millis("metering.lease_ms", metering.lease, 500..=600_000)?;
+        millis("metering.settle_timeout_ms", metering.settle_timeout, 100..=60_000)?;
+        range("metering.replay_hours", metering.replay_hours.into(), 1..=24 * 31)?;
+        size("metering.replay_bytes", metering.replay_bytes, 0..=64 << 20)?;
+        range("metering.keep_months", metering.keep_months.into(), 0..=1200)?;
+        let url = metering.top_up_url.replace("{tenant}", "tn_0");
+        require("metering.top_up_url", url.is_empty() || is_safe_url(&url), || {
+            "expected an https URL, or an empty string".to_owned()
         })
     }
 
