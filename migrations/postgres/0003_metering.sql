@@ -241,14 +241,17 @@ create table corrections (
     tenant_id text collate "C" not null references accounts (tenant_id),
     period_id text collate "C" not null references periods (id),
     kind text not null check (kind in ('not_released', 'true_up')),
-    -- The call that is not charged after all.
-    call_id text collate "C" unique,
-    -- Where the credits were booked; neither: they were owed.
-    grant_id text collate "C" references grants (id),
+    -- The call that is not charged after all, and the slab that it was drawn from.
+    call_id text collate "C",
     slab_id text collate "C",
+    -- The grant; none: they were owed.
+    grant_id text collate "C" references grants (id),
+    -- Taken back from the slab, which was still open, or from what the grant or the period has used.
+    booked text not null check (booked in ('slab', 'source')),
     credits bigint not null,
     at bigint not null,
-    detail text not null
+    detail text not null,
+    unique (call_id, slab_id)
 );
 create index corrections_period on corrections (period_id);
 create index corrections_grant on corrections (grant_id);

@@ -159,14 +159,17 @@ create table corrections (
     tenant_id text not null references accounts (tenant_id),
     period_id text not null references periods (id),
     kind text not null check (kind in ('not_released', 'true_up')),
-    -- The call that is not charged after all.
-    call_id text unique,
-    -- Where the credits were booked; neither: they were owed.
-    grant_id text references grants (id),
+    -- The call that is not charged after all, and the slab that it was drawn from.
+    call_id text,
     slab_id text,
+    -- The grant; none: they were owed.
+    grant_id text references grants (id),
+    -- Taken back from the slab, which was still open, or from what the grant or the period has used.
+    booked text not null check (booked in ('slab', 'source')),
     credits integer not null,
     at integer not null,
-    detail text not null
+    detail text not null,
+    unique (call_id, slab_id)
 ) strict;
 create index corrections_period on corrections (period_id);
 create index corrections_grant on corrections (grant_id);
