@@ -20,6 +20,7 @@ pub mod operator_keys;
 mod page;
 pub mod plans;
 mod postgres;
+pub(crate) mod price_versions;
 pub mod session_history;
 pub mod settings;
 mod sqlite;

@@ -57,6 +57,26 @@ pub(crate) async fn lock(tx: &mut Tx, name: &PlanName) -> Result<Option<Plan>> {
     .fetch_optional(conn))
 }
 
+/// Locks a plan as [`lock`] does. Where there is none, one without limits is made first; says whether that was so.
+pub(crate) async fn lock_or_make(tx: &mut Tx, name: &PlanName, now: Timestamp) -> Result<bool> {
+    loop {
+        // One that is being made by somebody else is waited for, and left as they made it.
+        let made = in_tx!(tx, |conn| done(
+            sqlx::query(
+                "insert into plans (name, limits, created_at, updated_at) values ($1, '{}', $2, $2)
+                 on conflict (name) do nothing"
+            )
+            .bind(name.as_str())
+            .bind(now)
+            .execute(conn)
+        ))?;
+        // One that was there may be gone by now.
+        if lock(tx, name).await?.is_some() {
+            return Ok(made > 0);
+        }
+    }
+}
+
 /// Creates the plan, or changes the one of that name.
 pub(crate) async fn put(tx: &mut Tx, name: &PlanName, limits: &PlanLimits, now: Timestamp) -> Result<Plan> {
     in_tx!(tx, |conn| sqlx::query_as(

@@ -2,5 +2,7 @@
 //! version that it was made by, so that it can be computed again.
 
 mod terms;
+pub mod versions;
 
 pub use terms::{Cycle, Kind, Measured, Price, Terms, ToolPrice, Unpriced};
+pub use versions::{History, PriceVersion, get, history, list, publish};

@@ -1,0 +1,107 @@
+//! Price versions: rows and SQL. What they mean is in [`crate::prices`]. There is nothing here that changes or deletes one:
+//! the database refuses both.
+
+use sqlx::FromRow;
+
+use super::{Db, Listed, Page, Tx, done};
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::id::PriceVersionId;
+use crate::plans::PlanName;
+
+/// A row as it is stored; what is in it is checked where it is read.
+#[derive(Debug, Clone, FromRow)]
+pub(crate) struct Row {
+    pub(crate) id: PriceVersionId,
+    pub(crate) plan: PlanName,
+    pub(crate) number: i64,
+    pub(crate) effective_at: Timestamp,
+    pub(crate) published_at: Timestamp,
+    pub(crate) published_by: String,
+    /// JSON, exactly as it was hashed.
+    pub(crate) terms: String,
+    /// SHA-256 of `terms`, in hexadecimal.
+    pub(crate) digest: String,
+}
+
+pub(crate) async fn insert(tx: &mut Tx, row: &Row) -> Result<()> {
+    in_tx!(tx, |conn| done(
+        sqlx::query(
+            "insert into price_versions
+                 (id, plan, number, effective_at, published_at, published_by, terms, digest)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)"
+        )
+        .bind(row.id)
+        .bind(row.plan.as_str())
+        .bind(row.number)
+        .bind(row.effective_at)
+        .bind(row.published_at)
+        .bind(row.published_by.as_str())
+        .bind(row.terms.as_str())
+        .bind(row.digest.as_str())
+        .execute(conn)
+    ))
+    .map(|_| ())
+}
+
+pub(crate) async fn get(db: &Db, id: PriceVersionId) -> Result<Option<Row>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, plan, number, effective_at, published_at, published_by, terms, digest
+         from price_versions
+         where id = $1"
+    )
+    .bind(id)
+    .fetch_optional(conn))
+}
+
+/// Every version of a plan, in the order in which they come into force.
+pub(crate) async fn history(db: &Db, plan: &PlanName) -> Result<Vec<Row>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, plan, number, effective_at, published_at, published_by, terms, digest
+         from price_versions
+         where plan = $1
+         order by effective_at, number"
+    )
+    .bind(plan.as_str())
+    .fetch_all(conn))
+}
+
+/// The same, as a transaction sees it.
+pub(crate) async fn history_in(tx: &mut Tx, plan: &PlanName) -> Result<Vec<Row>> {
+    in_tx!(tx, |conn| sqlx::query_as(
+        "select id, plan, number, effective_at, published_at, published_by, terms, digest
+         from price_versions
+         where plan = $1
+         order by effective_at, number"
+    )
+    .bind(plan.as_str())
+    .fetch_all(conn))
+}
+
+/// One page of a plan's versions, by number.
+pub(crate) async fn list(db: &Db, plan: &PlanName, page: Page<i64>) -> Result<Listed<Row>> {
+    let rows = on_reader!(db, |conn| sqlx::query_as(
+        "select id, plan, number, effective_at, published_at, published_by, terms, digest
+         from price_versions
+         where plan = $1 and number > $2
+         order by number
+         limit $3"
+    )
+    .bind(plan.as_str())
+    .bind(page.after.unwrap_or(0))
+    .bind(page.fetch())
+    .fetch_all(conn))?;
+    Ok(page.cut(rows))
+}
+
+/// Whether somebody is charged by this plan's prices: a tenant is on it, or still in a period of it.
+pub(crate) async fn in_use(tx: &mut Tx, plan: &PlanName, now: Timestamp) -> Result<bool> {
+    let users: i64 = in_tx!(tx, |conn| sqlx::query_scalar(
+        "select (select count(*) from tenants where plan = $1 and status <> 'deleted')
+              + (select count(*) from periods where plan = $1 and closed_at is null and ends_at > $2)"
+    )
+    .bind(plan.as_str())
+    .bind(now)
+    .fetch_one(conn))?;
+    Ok(users > 0)
+}
