@@ -161,7 +161,11 @@ impl<'de> Deserialize<'de> for Credits {
         }
         let text = match Wire::deserialize(deserializer) {
             Ok(Wire::Text(text)) => text,
-            Ok(Wire::Number(number)) => number.to_string(),
+            // Never with an exponent, as JSON's own text of small ones has it.
+            Ok(Wire::Number(number)) => number.as_i64().map_or_else(
+                || number.as_f64().map(|number| number.to_string()).unwrap_or_default(),
+                |whole| whole.to_string(),
+            ),
             Err(_) => return Err(serde::de::Error::custom("expected credits, such as \"0.25\" or 3")),
         };
         text.parse().map_err(serde::de::Error::custom)
@@ -201,10 +205,12 @@ mod tests {
         assert_eq!(Credits(-1_500_000).to_string(), "-1.5");
         let read = |text| serde_json::from_str::<Credits>(text).map(Credits::micros);
         assert_eq!(
-            (read("\"0.1\"").ok(), read("0.1").ok(), read("3").ok()),
-            (Some(100_000), Some(100_000), Some(3_000_000))
+            (read("\"0.1\"").ok(), read("0.1").ok(), read("3").ok(), read("0.000001").ok()),
+            (Some(100_000), Some(100_000), Some(3_000_000), Some(1))
         );
-        assert!(read("-3").is_err() && read("true").is_err() && read("1e30").is_err());
+        assert!(
+            read("-3").is_err() && read("1e-7").is_err() && read("true").is_err() && read("1e30").is_err()
+        );
     }
 
     proptest! {

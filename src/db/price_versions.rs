@@ -105,3 +105,42 @@ pub(crate) async fn in_use(tx: &mut Tx, plan: &PlanName, now: Timestamp) -> Resu
     .fetch_one(conn))?;
     Ok(users > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing::on_every_engine;
+
+    #[tokio::test]
+    async fn a_version_stays_what_it_is() {
+        on_every_engine(async |db| {
+            let row = Row {
+                id: PriceVersionId::new(),
+                plan: "gold".parse().expect("a name"),
+                number: 1,
+                effective_at: Timestamp::from_micros(1),
+                published_at: Timestamp::from_micros(1),
+                published_by: "cli".to_owned(),
+                terms: "{}".to_owned(),
+                digest: "0".to_owned(),
+            };
+            let mut tx = db.begin().await.expect("a transaction");
+            insert(&mut tx, &row).await.expect("a row");
+            tx.commit().await.expect("committed");
+            let changed = on_writer!(&db, |conn| done(
+                sqlx::query("update price_versions set effective_at = 2").execute(conn)
+            ));
+            let deleted =
+                on_writer!(&db, |conn| done(sqlx::query("delete from price_versions").execute(conn)));
+            for refused in [changed, deleted] {
+                let error = refused.map_err(|error| match error {
+                    crate::error::Error::Database(error) => error.to_string(),
+                    other => other.to_string(),
+                });
+                assert!(error.expect_err("refused").contains("price versions are immutable"));
+            }
+            assert_eq!(get(&db, row.id).await.expect("a row").map(|row| row.number), Some(1));
+        })
+        .await;
+    }
+}

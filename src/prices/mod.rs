@@ -6,3 +6,6 @@ pub mod versions;
 
 pub use terms::{Cycle, Kind, Measured, Price, Terms, ToolPrice, Unpriced};
 pub use versions::{History, PriceVersion, get, history, list, publish};
+
+#[cfg(test)]
+mod tests;

@@ -204,7 +204,7 @@ impl Terms {
 }
 
 impl Price {
-    fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), String> {
         let grows = self.per_kib.is_positive() || self.per_second.is_positive();
         match self.most {
             None if grows => Err("most: needed where per_kib or per_second is given".to_owned()),
