@@ -47,6 +47,8 @@ pub struct CallerData {
     pub expires_at: Option<Timestamp>,
     /// How much may be used.
     pub limits: Arc<EffectiveLimits>,
+    /// Whether calls may cost something: the tenant's plan has prices, or the tenant has an account from a plan that has.
+    pub metered: bool,
 }
 
 /// Who is behind one request.
@@ -82,6 +84,12 @@ impl Caller {
     #[must_use]
     pub fn limits(&self) -> &EffectiveLimits {
         &self.0.limits
+    }
+
+    /// Whether calls may cost something.
+    #[must_use]
+    pub fn is_metered(&self) -> bool {
+        self.0.metered
     }
 
     /// Everything else.

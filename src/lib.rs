@@ -34,6 +34,7 @@ pub mod usage;
 
 // What everything stands on.
 pub mod breaker;
+mod cache;
 pub mod clock;
 pub mod config;
 pub mod db;

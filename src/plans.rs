@@ -1,6 +1,7 @@
 //! Plans: what the tenants on one may use. A plan says what differs from the configuration; a tenant on a plan that is not
 //! there has what is configured.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -38,6 +39,12 @@ impl PlanName {
 impl fmt::Display for PlanName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for PlanName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

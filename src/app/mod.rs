@@ -10,16 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::credentials::{Change, Credentials, Refused};
+use crate::credentials::{Change, Credentials, News, Refused};
 use crate::db::Db;
 use crate::egress;
 use crate::error::{Error, Result};
 use crate::hooks::{Hook, LogHook, MetricsHook};
 use crate::http::client_ip::Flood;
+use crate::id::TenantId;
 use crate::limits::{self, Limits};
 use crate::mcp::bus::{Bus, Heard};
 use crate::mcp::server_info;
 use crate::mcp::session::{Foundation, Session, Sessions};
+use crate::prices::Book;
 use crate::providers::{Provider, Registry, builtin};
 use crate::replicas::{Message, Peers};
 use crate::seal::Sealer;
@@ -54,6 +56,8 @@ pub struct App {
     pub last_tasks: Tasks,
     /// Who is behind a token.
     pub credentials: Credentials,
+    /// What calls cost.
+    pub prices: Arc<Book>,
     /// What there is to call.
     pub registry: Arc<Registry>,
     /// Rates, running calls, sessions and streams per tenant.
@@ -154,6 +158,8 @@ impl App {
         )?;
         let sealer = Arc::new(Sealer::new(&settings::deployment_secret(&db).await?)?);
         db.breaker().tell(metrics.database_up.clone(), metrics.database_refused.clone());
+        let kept = (config.auth.cache_ttl.get(), config.auth.stale.get());
+        let prices = Arc::new(Book::new(db.clone(), clock.clone(), kept));
         let last_tasks = Tasks::new();
         let peers = peers::join(&config.redis, &metrics, &last_tasks).await?;
         let shared = peers.as_ref().map(limits::Shared::with);
@@ -179,6 +185,7 @@ impl App {
             clock,
             db,
             credentials,
+            prices,
             registry,
             limits,
             sessions,
@@ -195,8 +202,8 @@ impl App {
     fn spawn_background(self: &Arc<Self>, writer: Writer) {
         let tasks = &self.tasks;
         self.last_tasks.spawn(writer.run(self.last_tasks.stopping().clone()));
-        let bus = self.bus.clone();
-        self.credentials.run_invalidations(tasks, move |change| bus.revoke(change));
+        let app = self.clone();
+        self.credentials.run_invalidations(tasks, move |news| app.hear(&news));
         tasks.spawn(enforce_revocations(self.clone()));
         tasks.spawn(sweep(self.clone()));
         // As long as the journal, which is written to the end.
@@ -228,9 +235,24 @@ impl App {
         }
     }
 
-    /// Makes other limits of a plan felt here at once; other replicas are told to look.
+    /// Makes what was changed somewhere felt here. What credentials keep has been forgotten by then.
+    fn hear(&self, news: &News) {
+        match news {
+            News::Change(change) => self.bus.revoke(*change),
+            News::Plan(name) => self.prices.forget(name),
+            News::Account(tenant) => self.account_changed(*tenant),
+        }
+    }
+
+    /// Makes a change of a tenant's account felt here.
+    pub fn account_changed(&self, tenant: TenantId) {
+        tracing::trace!(%tenant, "an account changed");
+    }
+
+    /// Makes other limits or prices of a plan felt here at once; other replicas are told to look.
     pub fn plan_changed(&self, name: &str) {
         self.credentials.forget_plan(name);
+        self.prices.forget(name);
         if let Some(peers) = &self.peers {
             peers.courier.tell_all(Message::Invalidated);
         }

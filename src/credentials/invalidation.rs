@@ -1,11 +1,12 @@
 //! The background work of credentials: hearing of changes made by other processes, and writing last uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Change, Credentials};
+use super::{Change, Credentials, News};
 use crate::db::invalidations::{self, Invalidation, Kind};
 use crate::error::Result;
 use crate::tasks::Tasks;
@@ -29,11 +30,11 @@ const BATCH: i64 = 500;
 
 impl Credentials {
     /// Starts the background work, which ends when `tasks` shuts down: polls for changes made by any process, this
-    /// one included, forgets them, and tells `on_change` once per change; writes last uses; deletes old rows.
-    pub fn run_invalidations(&self, tasks: &Tasks, on_change: impl Fn(Change) + Send + Sync + 'static) {
+    /// one included, forgets them, and tells `on_news` once per change; writes last uses; deletes old rows.
+    pub fn run_invalidations(&self, tasks: &Tasks, on_news: impl Fn(News) + Send + Sync + 'static) {
         let (listener, stop) = (self.clone(), tasks.stopping().clone());
         tasks.spawn(async move {
-            stop.run_until_cancelled(listener.listen(on_change)).await;
+            stop.run_until_cancelled(listener.listen(on_news)).await;
         });
         let (keeper, stop) = (self.clone(), tasks.stopping().clone());
         tasks.spawn(async move {
@@ -42,7 +43,7 @@ impl Credentials {
         });
     }
 
-    async fn listen(&self, on_change: impl Fn(Change)) {
+    async fn listen(&self, on_news: impl Fn(News)) {
         let mut ticks = tokio::time::interval(self.0.poll.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut log = Log::default();
@@ -52,7 +53,7 @@ impl Credentials {
                 _ = ticks.tick() => {}
                 () = self.0.look.notified() => {}
             }
-            match self.poll(&mut log, &on_change).await {
+            match self.poll(&mut log, &on_news).await {
                 Ok(()) => deaf = false,
                 Err(error) if !deaf => {
                     deaf = true;
@@ -64,28 +65,40 @@ impl Credentials {
     }
 
     /// Reads what is new and applies it.
-    async fn poll(&self, log: &mut Log, on_change: &impl Fn(Change)) -> Result<()> {
+    async fn poll(&self, log: &mut Log, on_news: &impl Fn(News)) -> Result<()> {
+        let began = self.0.clock.monotonic_micros();
         let mut after = log.floor;
         loop {
             let rows = invalidations::after(&self.0.db, after, BATCH).await?;
             let now = self.0.clock.monotonic_micros();
             let full = i64::try_from(rows.len()).is_ok_and(|count| count == BATCH);
-            for row in rows {
-                after = row.id;
-                if !log.is_new(row.id, now) {
-                    continue;
-                }
-                if row.kind == Kind::Plan {
-                    self.forget_plan(&row.subject);
-                } else if let Some(change) = change(&row) {
-                    self.invalidate(change);
-                    on_change(change);
-                }
-            }
+            after = rows.last().map_or(after, |row| row.id);
+            let new: Vec<_> = rows.iter().filter(|row| log.is_new(row.id, now)).filter_map(read).collect();
+            self.apply(&new);
+            new.into_iter().for_each(on_news);
             if !full {
                 log.settle(now);
+                self.0.heard_at.store(began, Ordering::Release);
                 return Ok(());
             }
+        }
+    }
+
+    /// Forgets what is no longer so.
+    fn apply(&self, news: &[News]) {
+        // All at once: each goes through everything that is known, and a new month concerns every account.
+        let mut accounts = HashSet::new();
+        for one in news {
+            match one {
+                News::Change(change) => self.invalidate(*change),
+                News::Plan(name) => self.forget_plan(name),
+                News::Account(tenant) => {
+                    accounts.insert(*tenant);
+                }
+            }
+        }
+        if !accounts.is_empty() {
+            self.forget_unmetered(&accounts);
         }
     }
 
@@ -113,16 +126,17 @@ impl Credentials {
     }
 }
 
-fn change(row: &Invalidation) -> Option<Change> {
-    let change = match row.kind {
-        Kind::Credential => row.subject.parse().map(Change::Credential),
-        Kind::Tenant => row.subject.parse().map(Change::Tenant),
-        Kind::Plan | Kind::Account => return None,
+fn read(row: &Invalidation) -> Option<News> {
+    let news = match row.kind {
+        Kind::Credential => row.subject.parse().map(|key| News::Change(Change::Credential(key))),
+        Kind::Tenant => row.subject.parse().map(|tenant| News::Change(Change::Tenant(tenant))),
+        Kind::Account => row.subject.parse().map(News::Account),
+        Kind::Plan => Ok(News::Plan(row.subject.clone())),
     };
-    if change.is_err() {
+    if news.is_err() {
         tracing::error!(id = row.id, "an invalidation names no id; skipped");
     }
-    change.ok()
+    news.ok()
 }
 
 /// Which rows have been seen.

@@ -4,13 +4,13 @@
 //! here at once and in other processes within a poll (`invalidation`). Why a credential was refused stays here:
 //! unknown, malformed, expired and revoked look the same from outside.
 
-mod cache;
 mod invalidation;
 mod jwks;
 mod jwt;
 mod last_used;
 pub mod token;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::cache::{Fresh, Setback};
 use crate::caller::{Caller, CallerData, Credential, Principal};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -33,7 +34,6 @@ use crate::id::{KeyId, TenantId};
 use crate::limits::{EffectiveLimits, KeyLimits, PlanLimits};
 use crate::policy::Scopes;
 
-use cache::Fresh;
 use last_used::LastUsed;
 
 /// A key in use is noted as used this often. In microseconds.
@@ -62,6 +62,12 @@ pub enum Refused {
     Unavailable,
 }
 
+impl Setback for Refused {
+    fn will_pass(&self) -> bool {
+        *self == Self::Unavailable
+    }
+}
+
 /// What has to be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
@@ -81,6 +87,17 @@ impl Change {
             (Self::Credential(_), Credential::Jwt(_)) => false,
         }
     }
+}
+
+/// What other processes changed, or this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A credential, or a tenant with all that it has.
+    Change(Change),
+    /// The plan of this name: its limits or its prices.
+    Plan(String),
+    /// The account of a tenant: its periods or grants.
+    Account(TenantId),
 }
 
 /// What a session keeps of its opener's credential, to check it again without the token.
@@ -129,6 +146,7 @@ impl CredentialRef {
             scopes: claims.scopes.into_owned(),
             expires_at: claims.ends.map(Timestamp::from_micros),
             limits: Arc::default(),
+            metered: false,
         }))))
     }
 }
@@ -186,6 +204,7 @@ struct Known {
 struct OfTenant {
     tenant: Tenant,
     limits: Arc<EffectiveLimits>,
+    metered: bool,
 }
 
 /// Checks credentials. Cheap to clone: every clone has the same caches.
@@ -204,6 +223,8 @@ struct Inner {
     jwt: jwt::Verifier,
     last_used: LastUsed,
     poll: Duration,
+    /// When the last poll began that came to its end, in microseconds of the monotonic clock.
+    heard_at: AtomicI64,
     /// Rows were written: look before the poll is due.
     look: Notify,
     /// The longest that something read stands for what it was read from.
@@ -233,6 +254,7 @@ impl Credentials {
             last_used: LastUsed::default(),
             limits: (limits.clone(), Arc::new(EffectiveLimits::new(limits, None, None))),
             poll: auth.invalidation_poll.get(),
+            heard_at: AtomicI64::new(i64::MIN),
             look: Notify::new(),
             longest: ttl.max(stale),
             failure_floor: auth.failure_floor.get(),
@@ -294,8 +316,11 @@ impl Credentials {
         }
         let found = self.tenant(caller.tenant()).await?;
         let data = caller.data();
-        let OfTenant { tenant, limits } = &*found;
-        let same = tenant.name == data.tenant_name && tenant.plan == data.plan && data.limits == *limits;
+        let OfTenant { tenant, limits, metered } = &*found;
+        let same = tenant.name == data.tenant_name
+            && tenant.plan == data.plan
+            && data.limits == *limits
+            && data.metered == *metered;
         let current = if same {
             caller.clone()
         } else {
@@ -307,6 +332,7 @@ impl Credentials {
                 scopes: data.scopes.clone(),
                 expires_at: data.expires_at,
                 limits: limits.clone(),
+                metered: *metered,
             })
         };
         standing(current, tenant.status)
@@ -330,6 +356,21 @@ impl Credentials {
         let inner = &self.0;
         inner.tenants.forget(|_, found| found.tenant.plan == name);
         inner.known.forget(|_, known| known.caller.data().plan == name);
+    }
+
+    /// Forgets that these tenants had no account. Nothing else of what is known of them changes with it.
+    fn forget_unmetered(&self, tenants: &HashSet<TenantId>) {
+        let inner = &self.0;
+        inner.tenants.forget(|id, found| !found.metered && tenants.contains(id));
+        inner.known.forget(|_, known| !known.caller.is_metered() && tenants.contains(&known.caller.tenant()));
+    }
+
+    /// Since when this process may not have heard what changed elsewhere: when the last look began that came to its end, in
+    /// microseconds of [`Clock::monotonic_micros`]; [`i64::MIN`] before the first. What is kept in memory was true then, or
+    /// later.
+    #[must_use]
+    pub fn heard_at(&self) -> i64 {
+        self.0.heard_at.load(Ordering::Acquire)
     }
 
     /// Looks for changes made elsewhere now, and not when the next look is due.
@@ -363,7 +404,7 @@ impl Credentials {
         let load = || async {
             let found = self.ask(tenants::with_plan(&self.0.db, id)).await?.ok_or(Refused::Invalid)?;
             let limits = self.limits(found.plan_limits.as_ref().map(|plan| &plan.0), KeyLimits::default());
-            Ok(Arc::new(OfTenant { tenant: found.tenant, limits }))
+            Ok(Arc::new(OfTenant { tenant: found.tenant, limits, metered: found.metered }))
         };
         match self.0.tenants.hit(&id) {
             Some(tenant) => Ok(tenant),
@@ -399,6 +440,7 @@ impl Credentials {
             scopes: key.scopes,
             expires_at: key.expires_at,
             limits: self.limits(found.plan_limits.as_ref().map(|plan| &plan.0), key.limits),
+            metered: found.metered,
         });
         if expired(&caller, self.0.clock.now()) {
             return Err(Refused::Invalid);
@@ -419,6 +461,7 @@ impl Credentials {
             scopes: claims.scopes,
             expires_at: Some(claims.ends_at),
             limits: found.limits.clone(),
+            metered: found.metered,
         });
         Ok(Arc::new(Known { caller, status: tenant.status, key: None, noted: AtomicI64::new(i64::MIN) }))
     }

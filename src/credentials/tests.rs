@@ -169,7 +169,7 @@ async fn other_processes_hear_of_a_change_once_and_soon() {
         let (kept_key, kept) = world.key(KeyKind::ApiKey, None).await;
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (tasks, ear) = (Tasks::new(), heard.clone());
-        world.credentials.run_invalidations(&tasks, move |change| ear.lock().expect("a list").push(change));
+        world.credentials.run_invalidations(&tasks, move |news| ear.lock().expect("a list").push(news));
         assert_eq!(world.resolve(&secret).await, Ok(key));
         assert_eq!(world.resolve(&kept).await, Ok(kept_key));
 
@@ -182,7 +182,7 @@ async fn other_processes_hear_of_a_change_once_and_soon() {
         };
         tokio::time::timeout(Duration::from_secs(1), gone).await.expect("revoked everywhere within a second");
         tokio::time::sleep(Duration::from_millis(60)).await;
-        assert_eq!(*heard.lock().expect("a list"), [Change::Credential(key)]);
+        assert_eq!(*heard.lock().expect("a list"), [News::Change(Change::Credential(key))]);
         assert_eq!(world.resolve(&kept).await, Ok(kept_key));
         tasks.shut_down().await;
     })

@@ -72,6 +72,8 @@ pub(crate) struct KeyWithTenant {
     pub(crate) tenant_status: Status,
     pub(crate) tenant_plan: String,
     pub(crate) plan_limits: Option<JsonText<PlanLimits>>,
+    /// Whether the plan has prices, or the tenant an account.
+    pub(crate) metered: bool,
 }
 
 /// When a key was used.
@@ -184,7 +186,9 @@ pub(crate) async fn find_by_hash(db: &Db, hash: &[u8; 32]) -> Result<Option<KeyW
         sqlx::query_as(
         "select k.id, k.tenant_id, k.kind, k.name, k.hint, k.scopes, k.limits, k.created_at,
                 k.expires_at, k.last_used_at, k.revoked_at, k.hash,
-                t.name as tenant_name, t.status as tenant_status, t.plan as tenant_plan, p.limits as plan_limits
+                t.name as tenant_name, t.status as tenant_status, t.plan as tenant_plan, p.limits as plan_limits,
+                exists (select 1 from price_versions v where v.plan = t.plan)
+                or exists (select 1 from accounts a where a.tenant_id = t.id) as metered
          from api_keys k join tenants t on t.id = k.tenant_id left join plans p on p.name = t.plan
          where k.hash = $1"
     )

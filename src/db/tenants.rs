@@ -102,12 +102,16 @@ pub(crate) struct TenantWithPlan {
     #[sqlx(flatten)]
     pub(crate) tenant: Tenant,
     pub(crate) plan_limits: Option<JsonText<PlanLimits>>,
+    /// Whether the plan has prices, or the tenant an account.
+    pub(crate) metered: bool,
 }
 
 /// One tenant with its plan, unless it is deleted.
 pub(crate) async fn with_plan(db: &Db, id: TenantId) -> Result<Option<TenantWithPlan>> {
     on_reader!(db, |conn| sqlx::query_as(
-        "select t.id, t.name, t.status, t.plan, t.created_at, t.updated_at, p.limits as plan_limits
+        "select t.id, t.name, t.status, t.plan, t.created_at, t.updated_at, p.limits as plan_limits,
+                exists (select 1 from price_versions v where v.plan = t.plan)
+                or exists (select 1 from accounts a where a.tenant_id = t.id) as metered
          from tenants t left join plans p on p.name = t.plan
          where t.id = $1 and t.status <> 'deleted'"
     )

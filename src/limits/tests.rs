@@ -141,6 +141,7 @@ fn caller(tenant: TenantId, limits: EffectiveLimits) -> Caller {
         scopes: Scopes::default(),
         expires_at: None,
         limits: Arc::new(limits),
+        metered: false,
     })
 }
 
@@ -329,6 +330,7 @@ fn another_rate_counts_at_once() {
             scopes: Scopes::default(),
             expires_at: None,
             limits: Arc::new(narrow),
+            metered: false,
         });
         let replica = &cluster.replicas[0];
         for _ in 0..10 {

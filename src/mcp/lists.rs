@@ -1,6 +1,8 @@
 //! Pages of lists: in order of their keys, filtered by what the caller may see, with cursors that only the tenant they
 //! were made for can use.
 
+use std::ops::Deref;
+
 use serde_json::value::RawValue;
 
 use super::error::{RpcError, code};
@@ -14,13 +16,13 @@ use crate::seal::Purpose;
 ///
 /// # Errors
 /// −32602 where the cursor is not one of ours for this tenant and list.
-pub fn page<T>(
+pub fn page<'a, T, D: Deref<Target = RawValue>>(
     app: &App,
     exchange: &Exchange,
     name: &'static str,
-    list: &Listed<T>,
+    list: &'a Listed<T>,
     visible: impl Fn(&Found<T>) -> bool,
-    descriptor: impl Fn(&T) -> &RawValue,
+    descriptor: impl Fn(&'a Found<T>) -> D,
 ) -> Result<Complete, RpcError> {
     let bound = binding(exchange, name);
     let start = match &exchange.request.params.cursor {
@@ -36,7 +38,7 @@ pub fn page<T>(
     let mut seen = list.visible(start, visible);
     let shown: Vec<_> = seen.by_ref().take(size).collect();
     let more = seen.next().is_some();
-    let items = array(shown.iter().map(|(_, found)| descriptor(&found.entry)))?;
+    let items = array(shown.iter().map(|(_, found)| descriptor(found)))?;
     let mut result = Complete::new().raw(name, items);
     if let (true, Some((last, _))) = (more, shown.last()) {
         let cursor = app

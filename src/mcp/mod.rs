@@ -20,6 +20,7 @@ pub mod session;
 mod tools;
 pub mod transport;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -78,7 +79,7 @@ impl Exchange {
 pub async fn answer(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcError> {
     match &*exchange.request.method {
         "tools/call" => tools::call(app, exchange).await,
-        "tools/list" => tools::list(app, exchange),
+        "tools/list" => tools::list(app, exchange).await,
         "resources/list" => resources::list(app, exchange),
         "resources/templates/list" => resources::templates(app, exchange),
         "resources/read" => resources::read(app, exchange).await,
@@ -139,7 +140,7 @@ impl From<Limited> for RpcError {
 }
 
 /// Joins serialised values into a JSON array.
-fn array<'a>(items: impl Iterator<Item = &'a RawValue>) -> Result<Box<RawValue>, RpcError> {
+fn array(items: impl Iterator<Item = impl Deref<Target = RawValue>>) -> Result<Box<RawValue>, RpcError> {
     let mut out = String::from("[");
     for item in items {
         if out.len() > 1 {

@@ -16,7 +16,7 @@ use crate::providers::{self, Call, Failure, Found, PromptEntry, Reply};
 pub fn list(app: &App, exchange: &Exchange) -> Result<CoreResult, RpcError> {
     let snapshot = exchange.snapshot(app)?;
     let sees = |found: &Found<PromptEntry>| exchange.caller.scopes().allows_server(&found.server);
-    lists::page(app, exchange, "prompts", &snapshot.prompts, sees, |e| &e.descriptor).map(Into::into)
+    lists::page(app, exchange, "prompts", &snapshot.prompts, sees, |f| &*f.entry.descriptor).map(Into::into)
 }
 
 /// `prompts/get`.

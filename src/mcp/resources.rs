@@ -16,8 +16,15 @@ use crate::providers::{self, Call, Failure, Found, Reply};
 /// −32602 for a bad cursor.
 pub fn list(app: &App, exchange: &Exchange) -> Result<CoreResult, RpcError> {
     let snapshot = exchange.snapshot(app)?;
-    lists::page(app, exchange, "resources", &snapshot.resources, |f| sees(exchange, f), |e| &e.descriptor)
-        .map(Into::into)
+    lists::page(
+        app,
+        exchange,
+        "resources",
+        &snapshot.resources,
+        |f| sees(exchange, f),
+        |f| &*f.entry.descriptor,
+    )
+    .map(Into::into)
 }
 
 /// `resources/templates/list`.
@@ -32,7 +39,7 @@ pub fn templates(app: &App, exchange: &Exchange) -> Result<CoreResult, RpcError>
         "resourceTemplates",
         &snapshot.templates,
         |f| sees(exchange, f),
-        |e| &e.descriptor,
+        |f| &*f.entry.descriptor,
     )
     .map(Into::into)
 }

@@ -1,6 +1,7 @@
 //! `tools/list` and `tools/call`. The straight line of a call is [`call`]: it fits on a screen, and every transport,
 //! era and provider goes down it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -16,18 +17,63 @@ use crate::hooks::{self, CallEnd, CallStart};
 use crate::id::CallId;
 use crate::mcp::content::{Content, ToolResult};
 use crate::policy;
+use crate::prices::History;
+use crate::prices::tags::Tagged;
 use crate::providers::{self, Call, Failure, Found, Outcome, Reply, ToolEntry};
 use crate::usage::{Receipt, Sizes};
 
-/// `tools/list`.
+/// `tools/list`. Whoever pays is told what each tool costs now.
 ///
 /// # Errors
 /// −32602 for a bad cursor.
-pub fn list(app: &App, exchange: &Exchange) -> Result<CoreResult, RpcError> {
+pub async fn list(app: &App, exchange: &Exchange) -> Result<CoreResult, RpcError> {
     let snapshot = exchange.snapshot(app)?;
     let visible = |found: &Found<ToolEntry>| policy::allowed(&exchange.caller, found);
     let modern = exchange.request.revision.is_modern();
-    lists::page(app, exchange, "tools", &snapshot.tools, visible, |entry| entry.shown(modern)).map(Into::into)
+    let tools = &snapshot.tools;
+    let listed = match price_list(app, exchange).await {
+        None => lists::page(app, exchange, "tools", tools, visible, |found| found.entry.shown(modern)),
+        Some(prices) => {
+            let version = prices.at(app.clock.now()).map(|version| &**version);
+            let tagged = |found: &Found<ToolEntry>| Priced {
+                tagged: app.prices.tagged(version, &found.server, &found.entry),
+                modern,
+            };
+            lists::page(app, exchange, "tools", tools, visible, tagged)
+        }
+    };
+    listed.map(Into::into)
+}
+
+/// The prices of the caller's plan, if it has an account. While they cannot be read, tools are shown without: a list is no
+/// promise, and a call says what it costs.
+async fn price_list(app: &App, exchange: &Exchange) -> Option<Arc<History>> {
+    let caller = exchange.caller.data();
+    if !caller.metered {
+        return None;
+    }
+    if let Some(known) = app.prices.known(&caller.plan) {
+        return Some(known);
+    }
+    let plan = caller.plan.parse().ok()?;
+    let found = app.prices.of(&plan).await;
+    found
+        .inspect_err(|error| tracing::warn!(%plan, ?error, "prices cannot be read; tools are listed without"))
+        .ok()
+}
+
+/// A descriptor with its price.
+struct Priced {
+    tagged: Arc<Tagged>,
+    modern: bool,
+}
+
+impl Deref for Priced {
+    type Target = RawValue;
+
+    fn deref(&self) -> &RawValue {
+        self.tagged.shown(self.modern)
+    }
 }
 
 /// `tools/call`.

@@ -30,6 +30,8 @@ pub struct ToolEntry {
     pub(crate) results: Option<ResultSchema>,
     /// Arguments that modern clients repeat in `Mcp-Param-*` headers.
     pub headers: Vec<HeaderParam>,
+    /// Calls cost nothing, whatever the plan says.
+    pub free: bool,
 }
 
 impl ToolEntry {

@@ -21,6 +21,7 @@ pub struct ToolSpec {
     fields: Map<String, Value>,
     annotations: Map<String, Value>,
     timeout: Option<Duration>,
+    free: bool,
 }
 
 impl ToolSpec {
@@ -111,6 +112,13 @@ impl ToolSpec {
         self
     }
 
+    /// Calls cost nothing, whatever the plan says.
+    #[must_use]
+    pub fn free(mut self) -> Self {
+        self.free = true;
+        self
+    }
+
     fn risk(&self) -> Risk {
         let hint = |name: &str| self.annotations.get(name).and_then(Value::as_bool);
         if hint("readOnlyHint") == Some(true) {
@@ -122,7 +130,7 @@ impl ToolSpec {
         }
     }
 
-    pub(super) fn entry(mut self, server: &Arc<str>, schema: impl FnOnce() -> Value) -> Result<ToolEntry> {
+    pub(crate) fn entry(mut self, server: &Arc<str>, schema: impl FnOnce() -> Value) -> Result<ToolEntry> {
         let wrong = |text: String| Error::Invalid(format!("tool {:?}: {text}", self.name));
         naming::tool(&self.name).map_err(wrong)?;
         let schema = self.fields.entry("inputSchema").or_insert_with(schema).clone();
@@ -152,6 +160,7 @@ impl ToolSpec {
             arguments: Some(arguments),
             results,
             headers,
+            free: self.free,
         })
     }
 }

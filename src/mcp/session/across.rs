@@ -372,6 +372,7 @@ fn placeholder(record: &Record) -> Caller {
         scopes: crate::policy::Scopes::default(),
         expires_at: None,
         limits: Arc::default(),
+        metered: false,
     })
 }
 

@@ -121,6 +121,7 @@ pub fn add(kit: Toolkit, core: &Core) -> Result<Toolkit> {
         .read_only()
         .idempotent()
         .open_world(false)
+        .free()
         .output::<Status>();
     let for_status = core.clone();
     kit.tool(spec, move |call: Call, NoArguments {}| {

@@ -1,5 +1,6 @@
 //! What was looked up, kept for a while: bounded, one look-up at a time per key, and forgotten on demand.
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +8,26 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
-use super::Refused;
 use crate::clock::Clock;
+use crate::error::Error;
 
 /// How long a stale value stands in before the database is tried again.
 const STALE_RETRY: Duration = Duration::from_secs(1);
 
 /// Look-ups that are tried again because something was forgotten meanwhile; after that, one that is not kept.
 const MAX_TRIES: usize = 3;
+
+/// Why a look-up found nothing.
+pub(crate) trait Setback {
+    /// Whether that says nothing of what was looked for: what was found before may stand in.
+    fn will_pass(&self) -> bool;
+}
+
+impl Setback for Error {
+    fn will_pass(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Away(_))
+    }
+}
 
 /// A value and its age, in microseconds of the monotonic clock.
 #[derive(Clone)]
@@ -25,7 +38,7 @@ struct Kept<V> {
 }
 
 /// A cache of values that cost little to clone. A hit allocates nothing.
-pub(super) struct Fresh<K, V> {
+pub(crate) struct Fresh<K, V> {
     cache: Cache<K, Kept<V>>,
     ttl: i64,
     /// While the database is away, what was read before stands in for this long, counted from when it was read. A revocation
@@ -36,22 +49,25 @@ pub(super) struct Fresh<K, V> {
     clock: Clock,
 }
 
-impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
+impl<K: Eq + Hash + Clone, V: Clone> Fresh<K, V> {
     /// A cache of `entries` values, each of which is used for `ttl` before it is read again, and up to `stale` after it was
     /// read where it cannot be.
-    pub(super) fn new(entries: usize, (ttl, stale): (Duration, Duration), clock: Clock) -> Self {
+    pub(crate) fn new(entries: usize, (ttl, stale): (Duration, Duration), clock: Clock) -> Self {
         let (ttl, stale) = (micros(ttl), micros(stale));
         Self { cache: Cache::new(entries.max(1)), ttl, stale, epoch: AtomicU64::new(0), clock }
     }
 
     /// The value that is kept and fresh.
-    pub(super) fn hit(&self, key: &K) -> Option<V> {
+    pub(crate) fn hit<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         let kept = self.cache.get(key)?;
         (self.clock.monotonic_micros() < kept.fresh_until).then_some(kept.value)
     }
 
     /// The value that stands in while the database is away.
-    pub(super) fn stand_in(&self, key: &K) -> Option<V> {
+    pub(crate) fn stand_in(&self, key: &K) -> Option<V> {
         let kept = self.cache.get(key)?;
         self.may_stand_in(&kept, self.clock.monotonic_micros()).then_some(kept.value)
     }
@@ -62,10 +78,11 @@ impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
 
     /// The kept value, or what `load` finds. Of several callers at once, one loads and the others wait for it. A
     /// failure is not kept.
-    pub(super) async fn get<F, Fut>(&self, key: &K, load: F) -> Result<V, Refused>
+    pub(crate) async fn get<F, Fut, E>(&self, key: &K, load: F) -> Result<V, E>
     where
         F: Fn() -> Fut,
-        Fut: Future<Output = Result<V, Refused>>,
+        Fut: Future<Output = Result<V, E>>,
+        E: Setback,
     {
         for _ in 0..MAX_TRIES {
             let epoch = self.epoch.load(Ordering::Acquire);
@@ -77,7 +94,7 @@ impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
             if let Some(old) = &stale {
                 self.cache.remove_if(key, |kept| kept.fresh_until == old.fresh_until);
             }
-            let mut restore = Restore { cache: self, key: *key, epoch, kept: stale.clone() };
+            let mut restore = Restore { cache: self, key: key.clone(), epoch, kept: stale.clone() };
             let renewed = self.cache.get_or_insert_async(key, self.renew(stale, &load)).await;
             restore.kept = None;
             let kept = renewed?;
@@ -89,50 +106,51 @@ impl<K: Eq + Hash + Copy, V: Clone> Fresh<K, V> {
         load().await
     }
 
-    async fn renew<F, Fut>(&self, stale: Option<Kept<V>>, load: &F) -> Result<Kept<V>, Refused>
+    async fn renew<F, Fut, E>(&self, stale: Option<Kept<V>>, load: &F) -> Result<Kept<V>, E>
     where
         F: Fn() -> Fut,
-        Fut: Future<Output = Result<V, Refused>>,
+        Fut: Future<Output = Result<V, E>>,
+        E: Setback,
     {
         // Taken before the look-up: the value is as old as the question, not as the answer.
         let now = self.clock.monotonic_micros();
         match (load().await, stale) {
             (Ok(value), _) => Ok(Kept { value, read_at: now, fresh_until: now.saturating_add(self.ttl) }),
-            (Err(Refused::Unavailable), Some(old)) if self.may_stand_in(&old, now) => {
+            (Err(setback), Some(old)) if setback.will_pass() && self.may_stand_in(&old, now) => {
                 Ok(Kept { fresh_until: now.saturating_add(micros(STALE_RETRY)), ..old })
             }
-            (Err(refused), _) => Err(refused),
+            (Err(setback), _) => Err(setback),
         }
     }
 
     /// Forgets every value that `gone` picks, and what is being looked up now.
-    pub(super) fn forget(&self, gone: impl Fn(&K, &V) -> bool) {
+    pub(crate) fn forget(&self, gone: impl Fn(&K, &V) -> bool) {
         // The epoch first: a look-up that ends after the sweep then sees that it is too old.
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.cache.retain(|key, kept| !gone(key, &kept.value));
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.cache.len()
     }
 }
 
 /// Puts an old value back when the request that was renewing it is given up: it may have to stand in while the database
 /// is away.
-struct Restore<'a, K: Eq + Hash + Copy, V: Clone> {
+struct Restore<'a, K: Eq + Hash + Clone, V: Clone> {
     cache: &'a Fresh<K, V>,
     key: K,
     epoch: u64,
     kept: Option<Kept<V>>,
 }
 
-impl<K: Eq + Hash + Copy, V: Clone> Drop for Restore<'_, K, V> {
+impl<K: Eq + Hash + Clone, V: Clone> Drop for Restore<'_, K, V> {
     fn drop(&mut self) {
         let Some(kept) = self.kept.take() else { return };
         let unchanged = self.cache.epoch.load(Ordering::Acquire) == self.epoch;
         if unchanged && self.cache.cache.peek(&self.key).is_none() {
-            self.cache.cache.insert(self.key, kept);
+            self.cache.cache.insert(self.key.clone(), kept);
         }
         if self.cache.epoch.load(Ordering::Acquire) != self.epoch {
             self.cache.cache.remove(&self.key);
@@ -152,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::credentials::Refused;
 
     const TTL: Duration = Duration::from_secs(60);
     const STALE: Duration = Duration::from_secs(600);
