@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::db::{self, Db, Listed, Page, Tx};
 use crate::error::Result;
-use crate::id::{AuditId, KeyId, OperatorKeyId, TenantId};
+use crate::id::{AuditId, GrantId, KeyId, OperatorKeyId, TenantId};
 use crate::plans::PlanName;
 
 pub use crate::db::audit::AuditEntry;
@@ -40,6 +40,7 @@ pub(crate) enum Subject<'a> {
     Key(TenantId, KeyId),
     OperatorKey(OperatorKeyId),
     Plan(&'a PlanName),
+    Grant(TenantId, GrantId),
 }
 
 impl Subject<'_> {
@@ -49,6 +50,7 @@ impl Subject<'_> {
             Self::Key(..) => "api_key",
             Self::OperatorKey(_) => "operator_key",
             Self::Plan(_) => "plan",
+            Self::Grant(..) => "grant",
         }
     }
 
@@ -58,12 +60,13 @@ impl Subject<'_> {
             Self::Key(_, id) => id.to_string(),
             Self::OperatorKey(id) => id.to_string(),
             Self::Plan(name) => name.to_string(),
+            Self::Grant(_, id) => id.to_string(),
         }
     }
 
     fn tenant(self) -> Option<TenantId> {
         match self {
-            Self::Tenant(id) | Self::Key(id, _) => Some(id),
+            Self::Tenant(id) | Self::Key(id, _) | Self::Grant(id, _) => Some(id),
             Self::OperatorKey(_) | Self::Plan(_) => None,
         }
     }

@@ -14,6 +14,7 @@ pub mod http;
 pub mod mcp;
 
 // Nouns: what the front door leads to.
+pub mod accounts;
 pub mod api_keys;
 pub mod audit;
 pub mod caller;

@@ -162,6 +162,8 @@ async fn forget(tx: &mut Tx, by: By, name: &PlanName) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::Timestamp;
     use crate::db::testing::on_every_engine;
@@ -189,7 +191,7 @@ mod tests {
             let made = put(&db, &clock, Actor::Cli, &gold, &small).await.expect("a plan");
             assert_eq!((made.name.as_str(), &made.limits), ("gold", &small));
             assert_eq!(get(&db, &gold).await.expect("a plan"), made);
-            clock.advance(std::time::Duration::from_secs(1));
+            clock.advance(Duration::from_secs(1));
             let same = put(&db, &clock, Actor::Cli, &gold, &small).await.expect("nothing to do");
             assert_eq!(same.updated_at, made.updated_at);
             let (large, _) = of(r#"{"streams": 300}"#);
@@ -199,12 +201,14 @@ mod tests {
             assert!(matches!(wrong, Err(Error::Invalid(_))));
 
             let tenant = tenants::create(&db, &clock, Actor::Cli, "Acme").await.expect("a tenant").id;
-            tenants::set_plan(&db, &clock, Actor::Cli, tenant, &gold).await.expect("on it");
+            tenants::set_plan(&db, &clock, Actor::Cli, tenant, &gold, Duration::ZERO).await.expect("on it");
             assert!(matches!(delete(&db, &clock, Actor::Cli, &gold).await, Err(Error::Conflict(_))));
-            tenants::set_plan(&db, &clock, Actor::Cli, tenant, &name(DEFAULT)).await.expect("off it");
+            tenants::set_plan(&db, &clock, Actor::Cli, tenant, &name(DEFAULT), Duration::ZERO)
+                .await
+                .expect("off it");
             delete(&db, &clock, Actor::Cli, &gold).await.expect("deleted");
             assert!(matches!(delete(&db, &clock, Actor::Cli, &gold).await, Err(Error::NotFound("plan"))));
-            let gone = tenants::set_plan(&db, &clock, Actor::Cli, tenant, &gold).await;
+            let gone = tenants::set_plan(&db, &clock, Actor::Cli, tenant, &gold, Duration::ZERO).await;
             assert!(matches!(gone, Err(Error::Invalid(_))));
             put(&db, &clock, Actor::Cli, &name(DEFAULT), &large).await.expect("a plan");
             delete(&db, &clock, Actor::Cli, &name(DEFAULT)).await.expect("at any time");

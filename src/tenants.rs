@@ -1,8 +1,11 @@
 //! Tenants: the customer organisations of the operator. Each change writes its audit entry and tells every
 //! process to forget what it knew, in one transaction.
 
+use std::time::Duration;
+
 use serde_json::json;
 
+use crate::accounts;
 use crate::audit::{self, Actor, By, Subject};
 use crate::clock::Clock;
 use crate::db::invalidations::{self, Kind};
@@ -81,11 +84,20 @@ pub async fn resume(db: &Db, clock: &Clock, actor: Actor, id: TenantId) -> Resul
     move_to(db, By { actor, at: clock.now() }, id, Status::Active).await
 }
 
-/// Puts a tenant on a plan: within a second its limits hold. It is on it already: changes nothing.
+/// Puts a tenant on a plan: within a second its limits hold, and its prices `lead` later, when a period on it begins. It is
+/// on it already: changes nothing.
 ///
 /// # Errors
-/// [`Error::Invalid`] where there is no such plan, [`Error::NotFound`], [`Error::Database`].
-pub async fn set_plan(db: &Db, clock: &Clock, actor: Actor, id: TenantId, plan: &PlanName) -> Result<Tenant> {
+/// [`Error::Invalid`] where there is no such plan, [`Error::NotFound`], [`Error::Internal`] for a price version that is not
+/// what was published, [`Error::Database`].
+pub async fn set_plan(
+    db: &Db,
+    clock: &Clock,
+    actor: Actor,
+    id: TenantId,
+    plan: &PlanName,
+    lead: Duration,
+) -> Result<Tenant> {
     let by = By { actor, at: clock.now() };
     let mut tx = db.begin().await?;
     let before = db::tenants::lock(&mut tx, id).await?.ok_or(Error::NotFound("tenant"))?;
@@ -96,6 +108,7 @@ pub async fn set_plan(db: &Db, clock: &Clock, actor: Actor, id: TenantId, plan: 
         return Err(Error::Invalid(format!("plan: there is none named {plan}; create it first")));
     }
     let after = db::tenants::set_plan(&mut tx, id, plan.as_str(), by.at).await?;
+    accounts::plan_changed(&mut tx, id, (&before.plan.parse()?, plan), by.at, lead).await?;
     let detail = json!({ "before": before.plan, "plan": after.plan });
     audit::record(&mut tx, by, "tenant.plan", Subject::Tenant(id), &detail).await?;
     forget(&mut tx, by, id).await?;
@@ -123,6 +136,7 @@ async fn move_to(db: &Db, by: By, id: TenantId, status: Status) -> Result<Tenant
         Status::Suspended => ("tenant.suspend", json!({})),
         Status::Deleted => {
             let revoked = db::api_keys::revoke_all(&mut tx, id, by.at).await?;
+            accounts::tenant_deleted(&mut tx, id, by.at).await?;
             ("tenant.delete", json!({ "name": before.name, "keys_revoked": revoked }))
         }
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Keeper;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::credentials::{Change, Credentials, News, Refused};
@@ -206,12 +207,22 @@ impl App {
         self.credentials.run_invalidations(tasks, move |news| app.hear(&news));
         tasks.spawn(enforce_revocations(self.clone()));
         tasks.spawn(sweep(self.clone()));
+        self.keep_accounts();
         // As long as the journal, which is written to the end.
         let (db, stop) = (self.db.clone(), self.last_tasks.stopping().clone());
         self.last_tasks.spawn(async move { stop.run_until_cancelled(db.watch()).await });
         if let Some(peers) = &self.peers {
             peers::spawn(self, peers);
         }
+    }
+
+    fn keep_accounts(&self) {
+        let every = (self.config.metering.lease.get() / 3).max(LEAST_SWEEP);
+        let (db, clock, metrics) = (self.db.clone(), self.clock.clone(), self.metrics.clone());
+        let stop = self.tasks.stopping().clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(Keeper::default().run(db, clock, metrics, every)).await;
+        });
     }
 
     /// Fires when Weir is about to stop.

@@ -121,12 +121,12 @@ pub(super) async fn run(args: KeyArgs) -> Result<(), Failure> {
         KeyCommand::Create(args) => create(args).await,
         KeyCommand::List { tenant, json, config } => list(&config.database().await?, tenant, json).await,
         KeyCommand::SetLimits { id, tenant, limits, config } => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             let key = api_keys::set_limits(&db, &clock, Actor::Cli, (tenant, id), &limits).await;
             print_json(&body(&key.map_err(explain)?))
         }
         KeyCommand::Revoke { id, tenant, config } => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             print_json(&body(&api_keys::revoke(&db, &clock, Actor::Cli, tenant, id).await.map_err(explain)?))
         }
     }
@@ -137,7 +137,7 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
         Scopes { servers: patterns(args.servers)?, tools: patterns(args.tools)?, max_risk: args.max_risk };
     let expires_at = args.expires_at.map(Timestamp::from);
     let new = NewKey { kind: args.kind, name: args.name, scopes, limits: args.limits, expires_at };
-    let Store { db, clock } = args.config.database().await?;
+    let Store { db, clock, .. } = args.config.database().await?;
     let (key, secret) = api_keys::create(&db, &clock, Actor::Cli, args.tenant, new).await.map_err(explain)?;
     let mut shown = body(&key);
     shown["secret"] = secret.expose().into();

@@ -2,7 +2,9 @@
 //! a wrong command line with 2.
 #![expect(clippy::print_stdout, reason = "commands speak to whoever typed them")]
 
+mod accounts;
 mod dev;
+mod grants;
 mod health;
 mod keys;
 mod operators;
@@ -12,6 +14,7 @@ mod service;
 mod tenants;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -44,6 +47,10 @@ enum Command {
     Key(keys::KeyArgs),
     /// Set, list and delete plans: what tenants may use
     Plan(plans::PlanArgs),
+    /// Give credits to a tenant, list what it was given, take something back
+    Grant(grants::GrantArgs),
+    /// Show a tenant's account, and cap what it may owe
+    Account(accounts::AccountArgs),
     /// Create, list and revoke operator keys, which open the admin API
     OperatorKey(operators::OperatorKeyArgs),
     /// Check an MCP server as an outside monitor would: connect, list tools, call one that only reads
@@ -81,7 +88,7 @@ impl ConfigArgs {
         if db.pending_migrations().await.map_err(explain)? > 0 {
             return Err("the database's schema is not up to date; run `weir migrate` first".into());
         }
-        Ok(Store { db, clock: Clock::system() })
+        Ok(Store { db, clock: Clock::system(), lead: config.metering.lead.get() })
     }
 }
 
@@ -89,6 +96,8 @@ impl ConfigArgs {
 struct Store {
     db: Db,
     clock: Clock,
+    /// How far ahead changes of plans and prices take effect.
+    lead: Duration,
 }
 
 /// The whole chain of an error: on the command line the operator may see what the database said.
@@ -116,6 +125,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tenant(args) => tenants::run(args).await,
         Command::Key(args) => keys::run(args).await,
         Command::Plan(args) => plans::run(args).await,
+        Command::Grant(args) => grants::run(args).await,
+        Command::Account(args) => accounts::run(args).await,
         Command::OperatorKey(args) => operators::run(args).await,
         Command::Probe(args) => Ok(probe::run(args).await?),
         Command::Health(args) => health::run(args).await,

@@ -42,7 +42,7 @@ enum OperatorKeyCommand {
 pub(super) async fn run(args: OperatorKeyArgs) -> Result<(), Failure> {
     match args.command {
         OperatorKeyCommand::Create { name, config } => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             let (key, secret) =
                 operator_keys::create(&db, &clock, Actor::Cli, &name).await.map_err(explain)?;
             print_json(&json!({ "id": key.id, "name": key.name, "secret": secret.expose() }))?;
@@ -51,7 +51,7 @@ pub(super) async fn run(args: OperatorKeyArgs) -> Result<(), Failure> {
         }
         OperatorKeyCommand::List { config } => list(&config.database().await?).await,
         OperatorKeyCommand::Revoke { id, config } => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             let key = operator_keys::revoke(&db, &clock, Actor::Cli, id).await.map_err(explain)?;
             print_json(&json!({ "id": key.id, "name": key.name, "revoked_at": key.revoked_at }))
         }

@@ -68,7 +68,7 @@ fn body(plan: &Plan) -> serde_json::Value {
 pub(super) async fn run(args: PlanArgs) -> Result<(), Failure> {
     match args.command {
         PlanCommand::Set { name, limits, config } => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             print_json(&body(&plans::put(&db, &clock, Actor::Cli, &name, &limits).await.map_err(explain)?))
         }
         PlanCommand::Show { name, config } => {
@@ -77,7 +77,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<(), Failure> {
         }
         PlanCommand::List { json, config } => list(&config.database().await?, json).await,
         PlanCommand::Delete { name, config } => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             plans::delete(&db, &clock, Actor::Cli, &name).await.map_err(explain)
         }
     }

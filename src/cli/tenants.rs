@@ -72,25 +72,25 @@ fn body(tenant: &Tenant) -> serde_json::Value {
 pub(super) async fn run(args: TenantArgs) -> Result<(), Failure> {
     match args.command {
         TenantCommand::Create { name, config } => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             print_json(&body(&tenants::create(&db, &clock, Actor::Cli, &name).await.map_err(explain)?))
         }
         TenantCommand::List { json, config } => list(&config.database().await?, json).await,
         TenantCommand::SetPlan { id, plan, config } => {
-            let Store { db, clock } = config.database().await?;
-            let tenant = tenants::set_plan(&db, &clock, Actor::Cli, id, &plan).await.map_err(explain)?;
-            print_json(&body(&tenant))
+            let Store { db, clock, lead } = config.database().await?;
+            let tenant = tenants::set_plan(&db, &clock, Actor::Cli, id, &plan, lead).await;
+            print_json(&body(&tenant.map_err(explain)?))
         }
         TenantCommand::Suspend(Target { id, config }) => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             print_json(&body(&tenants::suspend(&db, &clock, Actor::Cli, id).await.map_err(explain)?))
         }
         TenantCommand::Resume(Target { id, config }) => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             print_json(&body(&tenants::resume(&db, &clock, Actor::Cli, id).await.map_err(explain)?))
         }
         TenantCommand::Delete(Target { id, config }) => {
-            let Store { db, clock } = config.database().await?;
+            let Store { db, clock, .. } = config.database().await?;
             print_json(&body(&tenants::delete(&db, &clock, Actor::Cli, id).await.map_err(explain)?))
         }
     }

@@ -10,14 +10,20 @@ mod macros;
 #[macro_use]
 mod text;
 
+pub mod account_events;
+pub mod accounts;
 pub mod api_keys;
 pub mod audit;
 pub mod calls;
+pub(crate) mod corrections;
+pub(crate) mod expired_keys;
+pub mod grants;
 mod held;
 pub mod invalidations;
 mod migrations;
 pub mod operator_keys;
 mod page;
+pub mod periods;
 pub mod plans;
 mod postgres;
 pub(crate) mod price_versions;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, get, post, put};
+use axum::routing::{MethodRouter, any, delete, get, post, put};
 use http::StatusCode;
 use tower_governor::{GovernorError, GovernorLayer};
 
@@ -70,6 +70,15 @@ pub fn admin_routes() -> Vec<Route> {
         ),
         ("/admin/v1/tenants/{tenant}/keys/{key}/limits", "PUT", put(admin::keys::set_limits)),
         ("/admin/v1/tenants/{tenant}/sessions", "GET", get(admin::sessions::list)),
+        (
+            "/admin/v1/tenants/{tenant}/account",
+            "GET PUT",
+            get(admin::accounts::show).put(admin::accounts::put),
+        ),
+        ("/admin/v1/tenants/{tenant}/periods", "GET", get(admin::accounts::periods)),
+        ("/admin/v1/tenants/{tenant}/events", "GET", get(admin::accounts::events)),
+        ("/admin/v1/tenants/{tenant}/grants", "GET POST", get(admin::grants::list).post(admin::grants::add)),
+        ("/admin/v1/tenants/{tenant}/grants/{grant}", "DELETE", delete(admin::grants::void)),
         ("/admin/v1/plans", "GET", get(admin::plans::list)),
         (
             "/admin/v1/plans/{plan}",

@@ -222,7 +222,7 @@ async fn a_plan_gets_prices_and_others() {
         assert!(matches!(bad, Err(Error::Invalid(_))));
 
         let tenant = tenants::create(&db, &clock, Actor::Cli, "Acme").await.expect("a tenant").id;
-        tenants::set_plan(&db, &clock, Actor::Cli, tenant, &name("gold")).await.expect("on it");
+        tenants::set_plan(&db, &clock, Actor::Cli, tenant, &name("gold"), LEAD).await.expect("on it");
         let second = published(&db, &clock, "gold", &usage("2"), None).await.expect("published");
         assert_eq!((second.number, second.effective_at), (2, clock.now().plus(LEAD)));
         let soon = clock.now().plus(LEAD / 2);

@@ -17,6 +17,7 @@ use super::labels::{
     StatusClass, Stream, Transport, Trip,
 };
 use super::process::Process;
+use crate::accounts::events::EventKind;
 use crate::clock::Timestamp;
 
 /// Routes that get a series of their own; further ones are counted as `other`. The router has far fewer.
@@ -116,6 +117,8 @@ pub struct Metrics {
     pub credential_hits: IntCounter,
     /// Credentials read from the database.
     pub credential_misses: IntCounter,
+    /// Marks that accounts came to.
+    pub account_events: Counters<EventKind>,
     /// Records of calls and sessions that wait to be written.
     pub calls_queued: IntGauge,
     /// Records of calls and sessions that were given up, because the queue was full or Weir stopped.
@@ -209,6 +212,7 @@ impl Metrics {
             )?,
             credential_hits: counter(r, "weir_credential_cache_hits_total", "Credentials found in memory.")?,
             credential_misses: counter(r, "weir_credential_cache_misses_total", "Credentials read.")?,
+            account_events: Counters::register(r, "weir_account_events_total", "Marks of accounts.")?,
             calls_queued: gauge(r, "weir_calls_queue_length", "Records of calls waiting to be written.")?,
             calls_dropped: counter(r, "weir_calls_dropped_total", "Records of calls dropped: no room.")?,
             database_up: gauge(r, "weir_database_up", "1 while the database answers, else 0.")?,

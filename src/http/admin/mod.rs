@@ -3,7 +3,9 @@
 //! Conventions: ids with prefixes; lists as `{"data": [...], "next_cursor": ...}`; errors as problem details; every
 //! change leaves an audit entry; a thing of another tenant does not exist.
 
+pub mod accounts;
 pub mod audit;
+pub mod grants;
 pub mod keys;
 pub mod plans;
 pub mod sessions;

@@ -92,7 +92,8 @@ pub async fn set_plan(
     Path(id): Path<TenantId>,
     Json(body): Json<SetPlan>,
 ) -> Result<Response, Problem> {
-    let tenant = tenants::set_plan(&app.db, &app.clock, actor, id, &body.plan).await?;
+    let lead = app.config.metering.lead.get();
+    let tenant = tenants::set_plan(&app.db, &app.clock, actor, id, &body.plan, lead).await?;
     forget(&app, id);
     Ok(Json(Body::from(tenant)).into_response())
 }

@@ -59,7 +59,7 @@ async fn a_token_stands_for_an_active_tenant() {
         let (gold, limits) =
             ("gold".parse().expect("a name"), PlanLimits { streams: Some(7), ..PlanLimits::default() });
         plans::put(&db, &clock, Actor::Cli, &gold, &limits).await.expect("a plan");
-        tenants::set_plan(&db, &clock, Actor::Cli, tenant, &gold).await.expect("on it");
+        tenants::set_plan(&db, &clock, Actor::Cli, tenant, &gold, Duration::ZERO).await.expect("on it");
         credentials.invalidate(Change::Tenant(tenant));
         assert_eq!(resolve(&token).await.expect("a caller").limits().streams, 7);
         plans::put(&db, &clock, Actor::Cli, &gold, &PlanLimits { streams: Some(8), ..limits })
