@@ -175,6 +175,10 @@ mod tests {
     const TTL: Duration = Duration::from_secs(60);
     const STALE: Duration = Duration::from_secs(600);
 
+    fn found(value: u32) -> Result<u32, Refused> {
+        Ok(value)
+    }
+
     fn cache(entries: usize) -> (Fresh<u32, u32>, Clock) {
         let clock = Clock::manual(Timestamp::from_micros(1_000_000));
         (Fresh::new(entries, (TTL, STALE), clock.clone()), clock)
@@ -184,7 +188,7 @@ mod tests {
     async fn a_value_is_read_once_until_it_is_old() {
         let (cache, clock) = cache(10);
         let reads = AtomicUsize::new(0);
-        let load = || async { Ok(u32::try_from(reads.fetch_add(1, Ordering::Relaxed)).expect("few")) };
+        let load = || async { found(u32::try_from(reads.fetch_add(1, Ordering::Relaxed)).expect("few")) };
         assert_eq!(cache.get(&1, load).await, Ok(0));
         assert_eq!(cache.get(&1, load).await, Ok(0));
         assert_eq!(cache.hit(&1), Some(0));
@@ -201,7 +205,7 @@ mod tests {
         let load = || async {
             reads.fetch_add(1, Ordering::Relaxed);
             gate.acquire().await.expect("open").forget();
-            Ok(7)
+            found(7)
         };
         let open = async {
             tokio::task::yield_now().await;
@@ -216,7 +220,7 @@ mod tests {
     async fn failures_are_not_kept() {
         let (cache, _) = cache(10);
         assert_eq!(cache.get(&1, || async { Err(Refused::Invalid) }).await, Err(Refused::Invalid));
-        assert_eq!(cache.get(&1, || async { Ok(1) }).await, Ok(1));
+        assert_eq!(cache.get(&1, || async { found(1) }).await, Ok(1));
     }
 
     #[tokio::test]
@@ -240,19 +244,19 @@ mod tests {
     async fn an_old_value_stands_in_for_an_absent_database_for_a_while() {
         let (cache, clock) = cache(10);
         let down = || async { Err(Refused::Unavailable) };
-        assert_eq!(cache.get(&1, || async { Ok(1) }).await, Ok(1));
+        assert_eq!(cache.get(&1, || async { found(1) }).await, Ok(1));
         clock.advance(TTL);
         assert_eq!((cache.hit(&1), cache.stand_in(&1)), (None, Some(1)));
         assert_eq!(cache.get(&1, down).await, Ok(1));
         clock.advance(STALE_RETRY);
         assert_eq!(cache.get(&1, || async { Err(Refused::Invalid) }).await, Err(Refused::Invalid));
 
-        assert_eq!(cache.get(&2, || async { Ok(2) }).await, Ok(2));
+        assert_eq!(cache.get(&2, || async { found(2) }).await, Ok(2));
         clock.advance(STALE);
         assert_eq!(cache.stand_in(&2), None);
         assert_eq!(cache.get(&2, down).await, Err(Refused::Unavailable));
 
-        assert_eq!(cache.get(&3, || async { Ok(3) }).await, Ok(3));
+        assert_eq!(cache.get(&3, || async { found(3) }).await, Ok(3));
         clock.advance(TTL);
         cache.forget(|_, _| true);
         assert_eq!(cache.get(&3, down).await, Err(Refused::Unavailable));
@@ -262,7 +266,7 @@ mod tests {
     async fn the_bound_holds() {
         let (cache, _) = cache(50);
         for key in 0..1000 {
-            assert_eq!(cache.get(&key, || async move { Ok(key) }).await, Ok(key));
+            assert_eq!(cache.get(&key, || async move { found(key) }).await, Ok(key));
         }
         assert!(cache.len() <= 50, "{} entries", cache.len());
     }

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::credentials;
 use crate::db::{self, Db, Listed, Page, storable};
 use crate::error::Result;
-use crate::id::{CallId, TenantId};
+use crate::id::{CallId, PeriodId, PriceVersionId, TenantId};
 
 pub use crate::db::calls::CallRow;
 
@@ -39,6 +39,10 @@ pub struct CallRecord {
     pub result_bytes: u64,
     /// What an error quotes, and what the logs are searched for.
     pub correlation_id: String,
+    /// The period of the tenant's account, where it has one.
+    pub period: Option<PeriodId>,
+    /// The prices that were in force.
+    pub version: Option<PriceVersionId>,
 }
 
 /// Records calls, in one statement. A call that is recorded already stays as it is, so a batch whose fate is not
@@ -66,6 +70,8 @@ pub async fn insert_batch(db: &Db, records: &[CallRecord]) -> Result<()> {
             request_bytes: whole(record.request_bytes),
             result_bytes: whole(record.result_bytes),
             correlation_id: storable(&record.correlation_id, MAX_NAME),
+            period_id: record.period,
+            price_version_id: record.version,
         })
         .collect();
     db::calls::insert_batch(db, &batch).await
@@ -115,6 +121,8 @@ mod tests {
             request_bytes: 7,
             result_bytes: u64::MAX,
             correlation_id: "req_1".to_owned(),
+            period: None,
+            version: None,
         }
     }
 

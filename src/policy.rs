@@ -182,6 +182,10 @@ pub trait Guarded {
     fn name(&self) -> &str;
     /// What it may do at worst.
     fn risk(&self) -> Risk;
+    /// Whether it costs nothing, whatever a plan says.
+    fn is_free(&self) -> bool {
+        false
+    }
 }
 
 impl<T: Guarded> Guarded for &T {

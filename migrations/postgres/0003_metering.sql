@@ -276,7 +276,7 @@ create table idempotency_keys (
     settled_at bigint,
     credits bigint not null default 0,
     -- Sealed; none: it was too large to keep.
-    result bytea,
+    result text,
     primary key (tenant_id, credential, key_hash)
 );
 create index idempotency_keys_expiring on idempotency_keys (expires_at);

@@ -194,7 +194,7 @@ create table idempotency_keys (
     settled_at integer,
     credits integer not null default 0,
     -- Sealed; none: it was too large to keep.
-    result blob,
+    result text,
     primary key (tenant_id, credential, key_hash)
 ) strict, without rowid;
 create index idempotency_keys_expiring on idempotency_keys (expires_at);

@@ -30,7 +30,7 @@ use crate::settings;
 use crate::tasks::Tasks;
 use crate::telemetry::labels::SessionEnd;
 use crate::telemetry::metrics::Metrics;
-use crate::usage::{Journal, Usage, Writer};
+use crate::usage::{self, Journal, Usage, Writer};
 
 /// How often idle sessions and forgotten addresses are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -132,17 +132,6 @@ impl App {
         let metrics = Arc::new(Metrics::new(clock.now()).map_err(|e| internal(&e))?);
         let bus = Bus::new();
         let (journal, writer) = Journal::new(db.clone(), metrics.clone());
-        let usage = Usage::new(journal.clone());
-        let known: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
-        let core = builtin::Core {
-            db: db.clone(),
-            usage: usage.clone(),
-            clock: clock.clone(),
-            registry: known.clone(),
-        };
-        providers.push(builtin::provider(&core, &config.tools)?);
-        let registry = Arc::new(Registry::new(providers, &bus)?);
-        let _ = known.set(Arc::downgrade(&registry));
         let hooks: Arc<[Box<dyn Hook>]> =
             [Box::new(MetricsHook::new(metrics.clone())) as Box<dyn Hook>, Box::new(LogHook)]
                 .into_iter()
@@ -165,6 +154,32 @@ impl App {
         let peers = peers::join(&config.redis, &metrics, &last_tasks).await?;
         let shared = peers.as_ref().map(limits::Shared::with);
         let limits = Arc::new(Limits::new(&config.limits, clock.clone(), shared, metrics.clone()));
+        let heard = credentials.clone();
+        let (usage, metering) = Usage::new(usage::Foundation {
+            journal: journal.clone(),
+            db: db.clone(),
+            clock: clock.clone(),
+            book: prices.clone(),
+            sealer: sealer.clone(),
+            metrics: metrics.clone(),
+            config: config.metering.clone(),
+            heard: Box::new(move || heard.heard_at()),
+            recall: peers.clone().map(|peers| -> usage::Recall {
+                Box::new(move |tenant| {
+                    peers.courier.tell_all(Message::Recall { tenant });
+                })
+            }),
+        });
+        let known: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
+        let core = builtin::Core {
+            db: db.clone(),
+            usage: usage.clone(),
+            clock: clock.clone(),
+            registry: known.clone(),
+        };
+        providers.push(builtin::provider(&core, &config.tools)?);
+        let registry = Arc::new(Registry::new(providers, &bus)?);
+        let _ = known.set(Arc::downgrade(&registry));
         let foundation = Foundation {
             clock: clock.clone(),
             limits: limits.clone(),
@@ -196,13 +211,14 @@ impl App {
             metrics,
             sealer,
         });
-        app.spawn_background(writer);
+        app.spawn_background(writer, metering);
         Ok(app)
     }
 
-    fn spawn_background(self: &Arc<Self>, writer: Writer) {
+    fn spawn_background(self: &Arc<Self>, writer: Writer, metering: usage::Work) {
         let tasks = &self.tasks;
         self.last_tasks.spawn(writer.run(self.last_tasks.stopping().clone()));
+        self.last_tasks.spawn(metering.run(self.last_tasks.stopping().clone()));
         let app = self.clone();
         self.credentials.run_invalidations(tasks, move |news| app.hear(&news));
         tasks.spawn(enforce_revocations(self.clone()));
@@ -250,20 +266,24 @@ impl App {
     fn hear(&self, news: &News) {
         match news {
             News::Change(change) => self.bus.revoke(*change),
-            News::Plan(name) => self.prices.forget(name),
+            News::Plan(name) => {
+                self.prices.forget(name);
+                self.usage.plan_changed(name);
+            }
             News::Account(tenant) => self.account_changed(*tenant),
         }
     }
 
     /// Makes a change of a tenant's account felt here.
     pub fn account_changed(&self, tenant: TenantId) {
-        tracing::trace!(%tenant, "an account changed");
+        self.usage.account_changed(tenant);
     }
 
     /// Makes other limits or prices of a plan felt here at once; other replicas are told to look.
     pub fn plan_changed(&self, name: &str) {
         self.credentials.forget_plan(name);
         self.prices.forget(name);
+        self.usage.plan_changed(name);
         if let Some(peers) = &self.peers {
             peers.courier.tell_all(Message::Invalidated);
         }

@@ -172,7 +172,10 @@ fn hear(app: &Arc<App>, heard: Heard) {
             }
         }
         Message::Invalidated => app.credentials.look_now(),
-        Message::Recall { tenant } => app.limits.give_back(tenant),
+        Message::Recall { tenant } => {
+            app.limits.give_back(tenant);
+            app.usage.give_back(tenant);
+        }
         Message::Changed { tenant, server, what, uri } => {
             let what = match (&*what, uri) {
                 ("tools", _) => Changed::Tools,

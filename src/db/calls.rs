@@ -8,7 +8,7 @@ use sqlx::FromRow;
 use super::{Db, Listed, Page, Pools};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::id::{CallId, TenantId};
+use crate::id::{CallId, PeriodId, PriceVersionId, TenantId};
 
 /// One logical tool call.
 #[derive(Debug, Clone, FromRow)]
@@ -51,6 +51,8 @@ pub(crate) struct NewCall<'a> {
     pub(crate) request_bytes: i64,
     pub(crate) result_bytes: i64,
     pub(crate) correlation_id: String,
+    pub(crate) period_id: Option<PeriodId>,
+    pub(crate) price_version_id: Option<PriceVersionId>,
 }
 
 /// Inserts calls in one statement; one that is there already stays as it is, so a batch may be sent again. The
@@ -62,10 +64,11 @@ pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall<'_>]) -> Result<()> {
         Pools::Sqlite { write, .. } => on_pool!(db, write, |conn| {
             sqlx::query(
             "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
-                                request_bytes, result_bytes, correlation_id)
+                                request_bytes, result_bytes, correlation_id, period_id, price_version_id)
              select value ->> 'id', value ->> 'tenant_id', value ->> 'credential', value ->> 'server',
                     value ->> 'tool', value ->> 'outcome', value ->> 'started_at', value ->> 'duration_us',
-                    value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'correlation_id'
+                    value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'correlation_id',
+                    value ->> 'period_id', value ->> 'price_version_id'
              from jsonb_each($1) where true
              on conflict (id) do nothing"
         )
@@ -76,13 +79,13 @@ pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall<'_>]) -> Result<()> {
         Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
             sqlx::query(
             "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
-                                request_bytes, result_bytes, correlation_id)
+                                request_bytes, result_bytes, correlation_id, period_id, price_version_id)
              select id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
-                    request_bytes, result_bytes, correlation_id
+                    request_bytes, result_bytes, correlation_id, period_id, price_version_id
              from json_to_recordset(cast($1 as json)) as r
                   (id text, tenant_id text, credential text, server text, tool text, outcome text,
                    started_at bigint, duration_us bigint, request_bytes bigint, result_bytes bigint,
-                   correlation_id text)
+                   correlation_id text, period_id text, price_version_id text)
              on conflict (id) do nothing"
         )
         .bind(list)

@@ -50,7 +50,6 @@ use std::time::Duration;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{self, WithoutRedis};
-use crate::policy::Permit;
 use crate::redis::Down;
 use crate::redis::limits::{Lease, Leased};
 use crate::telemetry::labels::Trip;
@@ -107,27 +106,6 @@ pub struct Asked<'a> {
     pub tool: Option<(&'a str, &'a str)>,
     /// It runs something and needs a place.
     pub runs: bool,
-}
-
-/// Proof that a permitted call is within all limits; gives its place back when dropped.
-#[derive(Debug)]
-pub struct Reservation<'a, T> {
-    permit: Permit<'a, T>,
-    _place: Place,
-}
-
-impl<T> Reservation<'_, T> {
-    /// Who calls.
-    #[must_use]
-    pub fn caller(&self) -> &Caller {
-        self.permit.caller()
-    }
-
-    /// What is called.
-    #[must_use]
-    pub fn tool(&self) -> &T {
-        self.permit.tool()
-    }
 }
 
 /// Having places of a tenant is noted this often, in microseconds.
@@ -243,21 +221,8 @@ impl Limits {
         Box::pin(visit.take_missing(self, shared)).await
     }
 
-    /// Turns a permit and an admission into a reservation. A call that comes back after a question has given up its place
-    /// and takes another.
-    ///
-    /// # Errors
-    /// Where the tenant has as many running calls as it may.
-    pub async fn reserve<'a, T>(
-        &self,
-        permit: Permit<'a, T>,
-        admission: &mut Admission,
-    ) -> Result<Reservation<'a, T>, Limited> {
-        let place = self.running(permit.caller(), admission).await?;
-        Ok(Reservation { permit, _place: place })
-    }
-
-    /// The admission's place for something that runs, or another one.
+    /// The admission's place for something that runs, or another one: a call that comes back after a question has given up
+    /// its own.
     ///
     /// # Errors
     /// Where the tenant has as much running as it may.

@@ -2,6 +2,7 @@
 //! database; the transports lift older eras to it and translate what comes back.
 
 pub mod bus;
+mod charges;
 mod completion;
 pub mod content;
 mod discover;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::error::{RpcError, code};
 use super::result::{Complete, CoreResult};
 use super::revision::Revision;
-use super::{Exchange, lists, rounds};
+use super::{Exchange, charges, lists, rounds};
 use crate::app::App;
 use crate::error::Error;
 use crate::hooks::{self, CallEnd, CallStart};
@@ -20,7 +20,8 @@ use crate::policy;
 use crate::prices::History;
 use crate::prices::tags::Tagged;
 use crate::providers::{self, Call, Failure, Found, Outcome, Reply, ToolEntry};
-use crate::usage::{Receipt, Sizes};
+use crate::telemetry::labels::Outcome as Word;
+use crate::usage::{Claimed, Sizes};
 
 /// `tools/list`. Whoever pays is told what each tool costs now.
 ///
@@ -93,16 +94,22 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
 
     let caller = exchange.caller.clone();
     let permit = policy::authorize(&caller, tool).ok_or_else(unknown)?;
-    let reservation = app
-        .limits
-        .reserve(permit, &mut exchange.admission)
-        .await
-        .inspect_err(|l| app.metrics.rate_limited.inc(l.scope))?;
+    let place = exchange.place(app).await?;
     let round = rounds::open(app, exchange)?;
 
     let id = CallId::new();
-    let started = (app.clock.now(), app.clock.monotonic_micros());
     let start = CallStart { id, caller: &caller, server: &tool.server, tool: &tool.entry.name };
+    let key = match charges::claim(app, exchange, tool, id).await? {
+        Some(Claimed::Answered(stored)) => return charges::replayed(app, exchange, start, *stored).await,
+        Some(Claimed::Ours(key)) => Some(key),
+        None => None,
+    };
+    let reservation = match app.usage.reserve(permit, place, key).await {
+        Ok(reservation) => reservation,
+        Err(refusal) => return charges::refused(app, exchange, start, refusal).await,
+    };
+
+    let started = (app.clock.now(), app.clock.monotonic_micros());
     hooks::tell(&app.hooks, |hook| hook.before_call(&start));
     let running = Call::start(app, exchange, id, &tool.server, round);
     let arguments = exchange.request.params.arguments.clone();
@@ -111,12 +118,25 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
         providers::invoke(&reservation, running, arguments, app.config.mcp.tool_timeout.get()).await;
 
     let duration = app.clock.elapsed_since(started.1);
-    let end = CallEnd { start, outcome: outcome.word(), duration };
-    hooks::tell(&app.hooks, |hook| hook.after_call(&end));
+    let (word, kept) = (outcome.word(), reservation.kept(&outcome));
     let reply = into_reply(app, exchange, outcome, &id);
+    let end = CallEnd { start, outcome: released(word, &reply), duration };
+    hooks::tell(&app.hooks, |hook| hook.after_call(&end));
     let sizes = Sizes { request: request_bytes, result: reply.as_ref().map_or(0, CoreResult::size) };
-    let receipt = app.usage.settle(reservation, &end, started.0, sizes).await;
-    reply.map(|reply| with_receipt(reply, receipt))
+    let receipt = app.usage.settle(reservation, &end, (started.0, sizes), kept.as_ref()).await;
+    match (reply, receipt) {
+        (Ok(reply), Ok(receipt)) => Ok(charges::with_receipt(reply, receipt)),
+        (Ok(_), Err(error)) => Err(charges::unavailable(&error, &id)),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// How the call ended for whoever made it: a result that cannot be sent is none.
+fn released(outcome: Word, reply: &Result<CoreResult, RpcError>) -> Word {
+    match (outcome, reply) {
+        (Word::Ok | Word::ToolError, Err(_)) => Word::SystemError,
+        (outcome, _) => outcome,
+    }
 }
 
 /// What the client is told.
@@ -132,7 +152,11 @@ fn into_reply(app: &App, exchange: &Exchange, outcome: Outcome, id: &CallId) -> 
     }
 }
 
-fn finished(mut result: ToolResult, revision: Revision) -> Result<CoreResult, RpcError> {
+/// The result as a client of this revision gets it.
+///
+/// # Errors
+/// Where it cannot be written as JSON.
+pub(super) fn finished(mut result: ToolResult, revision: Revision) -> Result<CoreResult, RpcError> {
     if let Some(structured) = &result.structured {
         // Up to 2025-11-25 structured content is an object; older clients refuse a whole result with another.
         let readable = revision.is_modern() || structured.is_object();
@@ -162,15 +186,6 @@ fn repeats(content: &[Content], exactly: Option<&Value>) -> bool {
         _ => false,
     };
     content.iter().any(text)
-}
-
-fn with_receipt(reply: CoreResult, receipt: Receipt) -> CoreResult {
-    match reply {
-        CoreResult::Complete(complete) => {
-            complete.own_meta("dev.weir/receipt", format!("{{\"call\":\"{}\"}}", receipt.call)).into()
-        }
-        asks @ CoreResult::InputRequired { .. } => asks,
-    }
 }
 
 /// The JSON-RPC error for what a provider failed with. The cause goes to the log under the same id.

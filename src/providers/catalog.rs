@@ -32,6 +32,8 @@ pub struct ToolEntry {
     pub headers: Vec<HeaderParam>,
     /// Calls cost nothing, whatever the plan says.
     pub free: bool,
+    /// The argument that holds the idempotency key, where it has one.
+    pub key_argument: Option<Box<str>>,
 }
 
 impl ToolEntry {

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Arguments, Call, Failure, Reply};
 use super::catalog::ToolEntry;
 use super::registry::Found;
-use crate::limits::Reservation;
 use crate::mcp::content::ToolResult;
 use crate::policy::{Guarded, Risk};
 use crate::telemetry::labels::Outcome as Word;
+use crate::usage::Reservation;
 
 impl Guarded for Found<ToolEntry> {
     fn server(&self) -> &str {
@@ -28,6 +28,9 @@ impl Guarded for Found<ToolEntry> {
     }
     fn risk(&self) -> Risk {
         self.entry.risk
+    }
+    fn is_free(&self) -> bool {
+        self.entry.free
     }
 }
 

@@ -22,6 +22,7 @@ pub struct ToolSpec {
     annotations: Map<String, Value>,
     timeout: Option<Duration>,
     free: bool,
+    key_argument: Option<Box<str>>,
 }
 
 impl ToolSpec {
@@ -119,6 +120,14 @@ impl ToolSpec {
         self
     }
 
+    /// The argument (a string) that says which call this is: one that comes again with the same value and the same arguments is
+    /// not made again, but answered as before.
+    #[must_use]
+    pub fn idempotency_argument(mut self, name: &str) -> Self {
+        self.key_argument = Some(name.into());
+        self
+    }
+
     fn risk(&self) -> Risk {
         let hint = |name: &str| self.annotations.get(name).and_then(Value::as_bool);
         if hint("readOnlyHint") == Some(true) {
@@ -161,6 +170,7 @@ impl ToolSpec {
             results,
             headers,
             free: self.free,
+            key_argument: self.key_argument.clone(),
         })
     }
 }

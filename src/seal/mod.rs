@@ -1,4 +1,4 @@
-//! Opaque values that go out and come back: list cursors and `requestState`.
+//! Opaque values that go out and come back: list cursors and `requestState`; and answers that are kept in the database.
 //!
 //! Both are attacker-controlled when they return, so they are sealed with AES-256-GCM under keys derived from the
 //! deployment's secret, and bound to whoever they were made for by the associated data. Every replica of a
@@ -18,12 +18,15 @@ pub enum Purpose {
     Cursor,
     /// `requestState` of a multi-round call.
     State,
+    /// The answer of a call that may come again; at rest in the database.
+    Answer,
 }
 
 /// Seals and opens.
 pub struct Sealer {
     cursor: LessSafeKey,
     state: LessSafeKey,
+    answer: LessSafeKey,
     session: hmac::Key,
 }
 
@@ -40,7 +43,12 @@ impl Sealer {
                 .map_err(|_| Error::Internal("cannot derive a sealing key".to_owned()))
         };
         let session = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, b"weir session id 1").as_ref());
-        Ok(Self { cursor: key(b"weir list cursor 1")?, state: key(b"weir request state 1")?, session })
+        Ok(Self {
+            cursor: key(b"weir list cursor 1")?,
+            state: key(b"weir request state 1")?,
+            answer: key(b"weir kept answer 1")?,
+            session,
+        })
     }
 
     /// The id of a session on the wire: which session it is, and 256 bits that nobody else can make. Every replica makes
@@ -68,6 +76,7 @@ impl Sealer {
         match purpose {
             Purpose::Cursor => &self.cursor,
             Purpose::State => &self.state,
+            Purpose::Answer => &self.answer,
         }
     }
 

@@ -100,6 +100,21 @@ labels! {
         Timeout = "timeout",
         /// The client took it back or went away.
         Cancelled = "cancelled",
+        /// It was not made: the tenant could not pay for it, or it has no price.
+        Denied = "denied",
+        /// It was not made: its key had come before, and the answer of then was given again.
+        Replay = "replay",
+        /// It was made, and its answer was held back, because it could not be settled.
+        NotReleased = "not_released",
+    }
+    /// Why a call was not made.
+    Refused("reason") {
+        /// The plan has no price for the tool.
+        Unpriced = "unpriced",
+        /// The tenant has too little left.
+        Exhausted = "exhausted",
+        /// The database is needed and does not answer.
+        Unavailable = "unavailable",
     }
     /// What carries a session.
     Transport("transport") {

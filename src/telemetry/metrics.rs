@@ -16,6 +16,7 @@ use super::labels::{
     Answer, Counters, Era, Gauges, Label, Limit, Method, Open, Outcome, Refusal, Resumption, SessionEnd,
     StatusClass, Stream, Transport, Trip,
 };
+use super::metering::Metering;
 use super::process::Process;
 use crate::accounts::events::EventKind;
 use crate::clock::Timestamp;
@@ -135,6 +136,8 @@ pub struct Metrics {
     pub replicas: IntGauge,
     /// Queries that were not tried, because the database was known to be away.
     pub database_refused: IntCounter,
+    /// The ledger.
+    pub metering: Metering,
 }
 
 impl Metrics {
@@ -221,6 +224,7 @@ impl Metrics {
             messages_dropped: counter(r, "weir_messages_dropped_total", "Messages to replicas given up.")?,
             replicas: gauge(r, "weir_replicas", "Replicas that live, this one included.")?,
             database_refused: counter(r, "weir_database_refused_total", "Queries not tried: it is away.")?,
+            metering: Metering::register(r)?,
             registry,
         })
     }

@@ -6,6 +6,7 @@
 pub mod labels;
 mod lines;
 mod logs;
+pub mod metering;
 pub mod metrics;
 mod process;
 pub mod traces;

@@ -153,6 +153,8 @@ pub struct Meta {
     pub traceparent: Option<String>,
     /// `tracestate` (W3C Trace Context).
     pub tracestate: Option<String>,
+    /// `dev.weir/idempotencyKey`, or the `Idempotency-Key` header.
+    pub idempotency_key: Option<String>,
 }
 
 /// The fields of `params` that decisions need.
@@ -210,6 +212,8 @@ struct MetaWire<'a> {
     traceparent: Option<Cow<'a, str>>,
     #[serde(borrow)]
     tracestate: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "dev.weir/idempotencyKey")]
+    idempotency_key: Option<Cow<'a, str>>,
 }
 
 /// What serde says of a wrong field, without its own position (which is relative to a fragment).
@@ -281,6 +285,7 @@ impl Meta {
             progress_token,
             traceparent: wire.traceparent.map(Cow::into_owned),
             tracestate: wire.tracestate.map(Cow::into_owned),
+            idempotency_key: wire.idempotency_key.map(Cow::into_owned),
         })
     }
 }

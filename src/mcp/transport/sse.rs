@@ -11,6 +11,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 
 use super::ask::Line;
+use super::headers::take_key;
 use super::hearing::{self, Hearing};
 use super::legacy::{Lifted, answer_alone, initialized, negotiate};
 use super::refuse::limited_http;
@@ -176,7 +177,11 @@ fn dispatch(arrival: &Arc<Arrival>, session: &Arc<Session>, message: Result<Mess
             tasks.spawn(tracing::Instrument::instrument(
                 async move {
                     let _tracked = tracked;
-                    let params = match Params::parse(params) {
+                    let parsed = Params::parse(params).and_then(|mut params| {
+                        take_key(&arrival.headers, &mut params)?;
+                        Ok(params)
+                    });
+                    let params = match parsed {
                         Ok(params) => params,
                         Err(error) => {
                             let finished = render(&arrival.app, Dialect::Legacy, &id, &method, Err(error));

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::accept::Accepts;
 use super::ask::Line;
-use super::headers::{SESSION, VERSION, single};
+use super::headers::{SESSION, VERSION, single, take_key};
 use super::legacy::{Lifted, answer_alone, initialized, metric_name, negotiate, own_method};
 use super::refuse::{limited_http, refusal};
 use super::reply::{self, Dialect, empty, error_response, json_body, limited, render, rpc_error};
@@ -82,8 +82,9 @@ async fn request(
         Err(_) => admit::plain(&arrival, bytes).await,
     };
     let admission = admitted.map_err(|reached| limited(Some(&id), reached))?;
-    let params = params.map_err(|e| fail(&e))?;
+    let mut params = params.map_err(|e| fail(&e))?;
     continue_trace(&arrival, &params);
+    take_key(&arrival.headers, &mut params).map_err(|e| fail(&e))?;
     let header = single(&arrival.headers, VERSION).map_err(|e| fail(&e))?;
     if modern::is_meant(header, &method, &params)
         && !(&*method == "initialize" && params.meta.protocol_version.is_none())

@@ -43,6 +43,7 @@ pub fn provider() -> Result<Arc<dyn Provider>> {
     let kit = count(kit)?;
     let kit = broken(kit)?;
     let kit = risky(kit)?;
+    let kit = work(kit)?;
     let kit = talkative(kit)?;
     Ok(readable(kit)?.build())
 }
@@ -202,6 +203,104 @@ fn risky(kit: Toolkit) -> Result<Toolkit> {
             Ok(ToolResult::text(json!({ "region": region, "shard": shard, "dry": dry }).to_string()))
         },
     )
+}
+
+/// How a piece of work ends.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Ending {
+    #[default]
+    Ok,
+    /// A business error.
+    No,
+    /// A system error.
+    Breaks,
+    Panics,
+    Hangs,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Work {
+    /// Which piece of work.
+    id: String,
+    #[serde(default)]
+    ending: Ending,
+    /// Milliseconds that it takes.
+    #[serde(default)]
+    delay_ms: u64,
+    /// Length of what comes out.
+    #[serde(default)]
+    bytes: usize,
+    /// The same work if it comes again.
+    #[serde(default)]
+    request_id: Option<String>,
+}
+
+/// Where work is recorded, beside the ledger: appended to the file that this variable names.
+pub const RECORD: &str = "WEIR_TEST_RECORD";
+
+/// Work that has begun and work that was done, in the words of whoever does it. Each line is one write, so that it is there
+/// whole or not at all, whatever becomes of the process.
+#[derive(Clone, Default)]
+struct Worked {
+    file: Option<Arc<std::fs::File>>,
+    runs: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl Worked {
+    #[expect(clippy::disallowed_methods, reason = "a test's own setting")]
+    fn open() -> std::io::Result<Self> {
+        let open = |path| std::fs::File::options().create(true).append(true).open(path).map(Arc::new);
+        Ok(Self { file: std::env::var_os(RECORD).map(open).transpose()?, runs: Arc::default() })
+    }
+
+    fn note(&self, what: &str, call: &Call, id: &str) {
+        use std::io::Write;
+        if let Some(mut file) = self.file.as_deref() {
+            let line = format!("{what} {} {} {id}\n", call.caller().tenant(), call.id());
+            file.write_all(line.as_bytes()).expect("the record can be written");
+        }
+    }
+
+    fn run(&self, id: &str) -> u32 {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = runs.entry(id.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+fn work(kit: Toolkit) -> Result<Toolkit> {
+    let worked = Worked::open().map_err(|error| weir::error::Error::Invalid(error.to_string()))?;
+    let spec = ToolSpec::new("work")
+        .description(
+            "Does a piece of work, records that it did, and says how often this process has done it.",
+        )
+        .additive()
+        .idempotency_argument("request_id");
+    let free = ToolSpec::new("given_away").description("Costs nothing under any plan.").read_only().free();
+    kit.tool(spec, move |call: Call, Work { id, ending, delay_ms, bytes, request_id }| {
+        let worked = worked.clone();
+        async move {
+            worked.note("begin", &call, &id);
+            if let Some(request) = request_id {
+                call.log(LogLevel::Debug, Some(SERVER), &json!(request));
+            }
+            let runs = worked.run(&id);
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            match ending {
+                Ending::Ok => {}
+                Ending::No => return Ok(ToolResult::error("No.")),
+                Ending::Breaks => return Err(Failure::System(SECRET_CAUSE.into())),
+                Ending::Panics => panic!("work of the test suite panics on purpose"),
+                Ending::Hangs => std::future::pending().await,
+            }
+            worked.note("end", &call, &id);
+            Ok(ToolResult::text(format!("{id} {runs} {}", "x".repeat(bytes))))
+        }
+    })?
+    .tool(free, |_: Call, Nothing {}| async move { Ok(ToolResult::text("a gift")) })
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -33,6 +33,22 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>,
     }
 }
 
+/// The idempotency key of a request that has none in `_meta`: the `Idempotency-Key` header, with or without the quotes of a
+/// structured string (draft-ietf-httpapi-idempotency-key-header). Messages of a batch share their headers, so they take
+/// none from there.
+///
+/// # Errors
+/// As [`single`].
+pub fn take_key(headers: &HeaderMap, params: &mut Params) -> Result<(), RpcError> {
+    if params.meta.idempotency_key.is_none()
+        && let Some(key) = single(headers, "idempotency-key")?
+    {
+        let quoted = key.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        params.meta.idempotency_key = Some(quoted.unwrap_or(key).to_owned());
+    }
+    Ok(())
+}
+
 /// Decodes the Base64 sentinel form `=?base64?...?=` ("Value Encoding"); other values stand for themselves.
 fn decode(name: &str, value: &str) -> Result<String, RpcError> {
     let Some(inner) = value.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) else {

@@ -1,0 +1,272 @@
+//! Settlements: what makes calls part of the ledger. SQL.
+//!
+//! A batch is one transaction: rows of `calls`, what they use of their slabs, and the answers that are kept for calls with a
+//! key. Only rows that were not there yet use something, so that a batch whose fate is unknown may be settled again; and
+//! nothing is done in the name of a meter that was closed.
+
+use serde::Serialize;
+
+use super::{Db, JsonText, Pools, Tx, done};
+use crate::clock::Timestamp;
+use crate::credits::Credits;
+use crate::error::Result;
+use crate::id::{CallId, CorrectionId, GrantId, MeterId, PeriodId, PriceVersionId, SlabId, TenantId};
+
+/// A call on its way into the ledger; the names are those of the columns.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SettledCall {
+    pub(crate) id: CallId,
+    pub(crate) tenant_id: TenantId,
+    pub(crate) credential: String,
+    pub(crate) server: String,
+    pub(crate) tool: String,
+    pub(crate) outcome: &'static str,
+    pub(crate) started_at: i64,
+    pub(crate) duration_us: i64,
+    pub(crate) request_bytes: i64,
+    pub(crate) result_bytes: i64,
+    pub(crate) period_id: Option<PeriodId>,
+    pub(crate) price_version_id: Option<PriceVersionId>,
+    pub(crate) credits: i64,
+    pub(crate) included: i64,
+    pub(crate) promotional: i64,
+    pub(crate) prepaid: i64,
+    pub(crate) overage: i64,
+    /// JSON.
+    pub(crate) draws: Option<String>,
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// What a call uses of a slab.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Draw {
+    pub(crate) call: CallId,
+    pub(crate) slab: SlabId,
+    pub(crate) credits: i64,
+}
+
+/// What is kept for whoever comes again with the key of a call.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Answer {
+    pub(crate) tenant_id: TenantId,
+    pub(crate) credential: String,
+    pub(crate) key_hash: String,
+    pub(crate) call: CallId,
+    pub(crate) credits: i64,
+    pub(crate) result: Option<String>,
+}
+
+/// One transaction's worth.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) calls: Vec<SettledCall>,
+    pub(crate) draws: Vec<Draw>,
+    pub(crate) answers: Vec<Answer>,
+}
+
+/// Settles a batch in the name of a meter; the calls that are now in the ledger and were not before. None are, where the
+/// meter is closed.
+pub(crate) async fn settle(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -> Result<Vec<CallId>> {
+    match db.pools() {
+        Pools::Sqlite { .. } => settle_sqlite(db, meter, batch, now).await,
+        Pools::Postgres(_) => settle_postgres(db, meter, batch, now).await,
+    }
+}
+
+/// One statement, so that a reply waits for one round trip. The meter's row is shared by all settlements in its name, and
+/// whoever closes it waits for them.
+async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -> Result<Vec<CallId>> {
+    let Pools::Postgres(pool) = db.pools() else { return Ok(Vec::new()) };
+    on_pool!(db, pool, |conn| {
+        sqlx::query_scalar(
+            "with meter as (
+                 select id from meters where id = $1 and closed_at is null for share
+             ), fresh as (
+                 insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us, request_bytes,
+                                    result_bytes, correlation_id, period_id, price_version_id, meter_id, settled_at,
+                                    credits, included, promotional, prepaid, overage, draws, idempotency_key)
+                 select r.id, tenant_id, credential, server, tool, outcome, started_at, duration_us, request_bytes,
+                        result_bytes, r.id, period_id, price_version_id, $1, $2,
+                        credits, included, promotional, prepaid, overage, draws, idempotency_key
+                 from json_to_recordset(cast($3 as json)) as r
+                      (id text, tenant_id text, credential text, server text, tool text, outcome text,
+                       started_at bigint, duration_us bigint, request_bytes bigint, result_bytes bigint,
+                       period_id text, price_version_id text, credits bigint, included bigint,
+                       promotional bigint, prepaid bigint, overage bigint, draws text, idempotency_key text)
+                 where exists (select 1 from meter)
+                 on conflict (id) do nothing
+                 returning id
+             ), drawn as (
+                 select d.slab, cast(sum(d.credits) as bigint) as credits
+                 from json_to_recordset(cast($4 as json)) as d (call text, slab text, credits bigint)
+                      join fresh on fresh.id = d.call
+                 group by d.slab
+             ), booked as (
+                 update slabs set used = slabs.used + drawn.credits from drawn where slabs.id = drawn.slab
+             ), answered as (
+                 update idempotency_keys as k set settled_at = $2, credits = a.credits, result = a.result
+                 from json_to_recordset(cast($5 as json)) as a
+                      (tenant_id text, credential text, key_hash text, call text, credits bigint, result text)
+                      join fresh on fresh.id = a.call
+                 where k.tenant_id = a.tenant_id and k.credential = a.credential and k.key_hash = a.key_hash
+                       and k.call_id = a.call
+             )
+             select id from fresh"
+        )
+        .bind(meter)
+        .bind(now)
+        .bind(JsonText(&batch.calls))
+        .bind(JsonText(&batch.draws))
+        .bind(JsonText(&batch.answers))
+        .fetch_all(conn)
+    })
+}
+
+async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -> Result<Vec<CallId>> {
+    let mut tx = db.begin().await?;
+    let fresh: Vec<CallId> = in_tx!(&mut tx, |conn| {
+        sqlx::query_scalar(
+        "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us, request_bytes,
+                            result_bytes, correlation_id, period_id, price_version_id, meter_id, settled_at,
+                            credits, included, promotional, prepaid, overage, draws, idempotency_key)
+         select value ->> 'id', value ->> 'tenant_id', value ->> 'credential', value ->> 'server',
+                value ->> 'tool', value ->> 'outcome', value ->> 'started_at', value ->> 'duration_us',
+                value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'id', value ->> 'period_id',
+                value ->> 'price_version_id', $1, $2, value ->> 'credits', value ->> 'included',
+                value ->> 'promotional', value ->> 'prepaid', value ->> 'overage', value ->> 'draws',
+                value ->> 'idempotency_key'
+         from jsonb_each($3)
+         where exists (select 1 from meters where id = $1 and closed_at is null)
+         on conflict (id) do nothing
+         returning id"
+    )
+    .bind(meter)
+    .bind(now)
+    .bind(JsonText(&batch.calls))
+    .fetch_all(conn)
+    })?;
+    let draws: Vec<_> = batch.draws.iter().filter(|draw| fresh.contains(&draw.call)).collect();
+    if !draws.is_empty() {
+        in_tx!(&mut tx, |conn| done(
+            sqlx::query(
+                "update slabs set used = slabs.used + drawn.credits
+                 from (select value ->> 'slab' as slab, sum(value ->> 'credits') as credits
+                       from jsonb_each($1) group by 1) as drawn
+                 where slabs.id = drawn.slab"
+            )
+            .bind(JsonText(&draws))
+            .execute(conn)
+        ))?;
+    }
+    let answers: Vec<_> = batch.answers.iter().filter(|answer| fresh.contains(&answer.call)).collect();
+    if !answers.is_empty() {
+        in_tx!(&mut tx, |conn| done(
+            sqlx::query(
+                "update idempotency_keys set settled_at = $2, credits = a.credits, result = a.result
+                 from (select value ->> 'tenant_id' as tenant_id, value ->> 'credential' as credential,
+                              value ->> 'key_hash' as key_hash, value ->> 'call' as call,
+                              value ->> 'credits' as credits, value ->> 'result' as result
+                       from jsonb_each($1)) as a
+                 where idempotency_keys.tenant_id = a.tenant_id and idempotency_keys.credential = a.credential
+                       and idempotency_keys.key_hash = a.key_hash and idempotency_keys.call_id = a.call"
+            )
+            .bind(JsonText(&answers))
+            .bind(now)
+            .execute(conn)
+        ))?;
+    }
+    tx.commit().await?;
+    Ok(fresh)
+}
+
+/// Which of these calls are in the ledger, and what they were charged.
+pub(crate) async fn there(db: &Db, calls: &[CallId]) -> Result<Vec<(CallId, Credits)>> {
+    match db.pools() {
+        Pools::Sqlite { read, .. } => on_pool!(db, read, |conn| {
+            sqlx::query_as("select id, credits from calls where id in (select value from json_each($1))")
+                .bind(JsonText(calls))
+                .fetch_all(conn)
+        }),
+        Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
+            sqlx::query_as("select id, credits from calls where id in (select json_array_elements_text(cast($1 as json)))")
+                .bind(JsonText(calls))
+                .fetch_all(conn)
+        }),
+    }
+}
+
+/// What of a call was drawn from one slab, and is given back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GiveBack {
+    pub(crate) tenant: TenantId,
+    pub(crate) period: PeriodId,
+    pub(crate) call: CallId,
+    pub(crate) slab: SlabId,
+    pub(crate) credits: Credits,
+}
+
+/// Takes back what a call was charged, because its result was not released. Once, however often it is asked.
+///
+/// The caller holds the account's row.
+pub(crate) async fn give_back(tx: &mut Tx, what: GiveBack, now: Timestamp) -> Result<()> {
+    let grant: Option<Option<GrantId>> =
+        in_tx!(tx, |conn| sqlx::query_scalar("select grant_id from slabs where id = $1")
+            .bind(what.slab)
+            .fetch_optional(conn))?;
+    let grant = grant.flatten();
+    let there: i64 = in_tx!(tx, |conn| sqlx::query_scalar(
+        "select count(*) from corrections where call_id = $1 and slab_id = $2"
+    )
+    .bind(what.call)
+    .bind(what.slab)
+    .fetch_one(conn))?;
+    if there > 0 {
+        return Ok(());
+    }
+    let open = in_tx!(tx, |conn| done(
+        sqlx::query("update slabs set used = used - $2 where id = $1 and closed_at is null")
+            .bind(what.slab)
+            .bind(what.credits)
+            .execute(conn)
+    ))?;
+    let booked = if open > 0 { "slab" } else { "source" };
+    if open == 0 {
+        unbook(tx, what, grant).await?;
+    }
+    in_tx!(tx, |conn| done(
+        sqlx::query(
+            "insert into corrections (id, tenant_id, period_id, kind, call_id, slab_id, grant_id, booked, credits, at, detail)
+             values ($1, $2, $3, 'not_released', $4, $5, $6, $7, $8, $9, '')"
+        )
+        .bind(CorrectionId::new())
+        .bind(what.tenant)
+        .bind(what.period)
+        .bind(what.call)
+        .bind(what.slab)
+        .bind(grant)
+        .bind(booked)
+        .bind(-what.credits)
+        .bind(now)
+        .execute(conn)
+    ))
+    .map(|_| ())
+}
+
+/// Reduces what a source has used.
+async fn unbook(tx: &mut Tx, what: GiveBack, grant: Option<GrantId>) -> Result<()> {
+    match grant {
+        Some(grant) => in_tx!(tx, |conn| done(
+            sqlx::query("update grants set used = used - $2 where id = $1")
+                .bind(grant)
+                .bind(what.credits)
+                .execute(conn)
+        )),
+        None => in_tx!(tx, |conn| done(
+            sqlx::query("update periods set overage_used = overage_used - $2 where id = $1")
+                .bind(what.period)
+                .bind(what.credits)
+                .execute(conn)
+        )),
+    }
+    .map(|_| ())
+}

@@ -1,0 +1,62 @@
+//! Charges that are taken back, because nobody got what was charged. Kept until the database has them.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::meter::Meter;
+use crate::credits::Credits;
+use crate::db;
+use crate::db::settlements::{self, GiveBack, SettledCall};
+use crate::error::{Error, Result};
+use crate::id::SlabId;
+
+/// Charges that wait to be taken back. More would mean that the database is away while everything is settled.
+const MOST: usize = 8192;
+
+/// Charges to take back.
+#[derive(Default)]
+pub(super) struct GiveBacks {
+    waiting: Mutex<Vec<GiveBack>>,
+}
+
+impl GiveBacks {
+    /// Takes a call's charge back as soon as that can be.
+    pub fn add(&self, call: &SettledCall, draws: impl Iterator<Item = (SlabId, Credits)>) {
+        let Some(period) = call.period_id else { return };
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for (slab, credits) in draws {
+            if waiting.len() >= MOST {
+                tracing::error!(call = %call.id, "a call was charged whose result was not released, and this cannot be noted");
+                continue;
+            }
+            waiting.push(GiveBack { tenant: call.tenant_id, period, call: call.id, slab, credits });
+        }
+    }
+
+    /// Takes back what waits.
+    pub async fn settle(&self, meter: &Meter) -> Result<()> {
+        loop {
+            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(next) = next else { return Ok(()) };
+            match take_back(meter, next).await {
+                Ok(()) => {}
+                Err(error @ Error::Away(_)) => {
+                    self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(next);
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::error!(%error, call = %next.call, "a charge could not be taken back; trying again");
+                    self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(0, next);
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+async fn take_back(meter: &Meter, what: GiveBack) -> Result<()> {
+    let now = meter.clock.now();
+    let mut tx = meter.db.begin().await?;
+    db::slabs::lock_account(&mut tx, what.tenant, now).await?;
+    settlements::give_back(&mut tx, what, now).await?;
+    tx.commit().await
+}

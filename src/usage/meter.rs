@@ -1,0 +1,368 @@
+//! This process as one that settles calls: its meter, which others close when it is not seen any more, and the credits that it
+//! leases and gives back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::purse::{Known, Purse, Slab, Source};
+use crate::accounts::{self, Period};
+use crate::clock::{Clock, Timestamp};
+use crate::credits::Credits;
+use crate::db::grants::GrantKind;
+use crate::db::slabs::{FreeGrant, NewSlab, Room};
+use crate::db::{self, Db, Tx};
+use crate::error::{Error, Result};
+use crate::id::{MeterId, SlabId};
+use crate::prices::{self, Book};
+use crate::telemetry::metrics::Metrics;
+
+/// Of what is left of a source, a lease takes at most one part in so many, unless a call needs more.
+const PART: u64 = 8;
+/// Slabs that one transaction closes.
+const CLOSE: usize = 16;
+
+/// What a lease brought.
+#[derive(Debug)]
+pub(super) enum Leased {
+    /// Enough for what was missing.
+    Enough,
+    /// The sources have so much and no more; others hold so much that may come back.
+    Short { left: Credits, held: Credits },
+    /// The period is over: look again.
+    PeriodOver,
+}
+
+/// When changes made by other processes were last looked for, on the monotonic clock, in microseconds.
+pub type Heard = Box<dyn Fn() -> i64 + Send + Sync>;
+
+/// The meter, and the way to the database.
+pub(super) struct Meter {
+    pub db: Db,
+    pub clock: Clock,
+    pub book: Arc<Book>,
+    pub metrics: Arc<Metrics>,
+    /// When changes were last looked for, on the monotonic clock.
+    pub heard: Heard,
+    open: Mutex<Option<MeterId>>,
+    opening: tokio::sync::Mutex<()>,
+    /// Others closed a meter of this process, and not everybody here knows yet.
+    lost: AtomicBool,
+    /// Since when the database answered every time, on the monotonic clock; `i64::MAX`: it does not.
+    well_since: AtomicI64,
+}
+
+impl Meter {
+    pub fn new(db: Db, clock: Clock, book: Arc<Book>, metrics: Arc<Metrics>, heard: Heard) -> Self {
+        let well_since = AtomicI64::new(clock.monotonic_micros());
+        Self {
+            db,
+            clock,
+            book,
+            metrics,
+            heard,
+            open: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            lost: AtomicBool::new(false),
+            well_since,
+        }
+    }
+
+    /// The meter that is open, if any is.
+    pub fn id(&self) -> Option<MeterId> {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open meter; opens one where none is.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Away`].
+    pub async fn opened(&self) -> Result<MeterId> {
+        if let Some(id) = self.id() {
+            return Ok(id);
+        }
+        let _one_at_a_time = self.opening.lock().await;
+        if let Some(id) = self.id() {
+            return Ok(id);
+        }
+        let id = MeterId::new();
+        db::meters::open(&self.db, id, self.clock.now()).await?;
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        Ok(id)
+    }
+
+    /// Others closed this meter, or it is at its end: nothing more is settled in its name.
+    pub fn is_over(&self, id: MeterId) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.take_if(|open| *open == id).is_some() {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a meter was lost since this was last asked.
+    pub fn take_lost(&self) -> bool {
+        self.lost.swap(false, Ordering::AcqRel)
+    }
+
+    /// Closes the meter: the end of this process. What is leased must have been given back.
+    pub async fn end(&self) -> Result<()> {
+        let Some(id) = self.id() else { return Ok(()) };
+        let now = self.clock.now();
+        db::meters::close(&self.db, id, now.plus(Duration::from_secs(1)), now).await?;
+        self.is_over(id);
+        Ok(())
+    }
+
+    /// Says that this process lives. `false`: others have closed its meter.
+    pub async fn beat(&self) -> Result<bool> {
+        let Some(id) = self.id() else { return Ok(true) };
+        let alive = db::meters::beat(&self.db, id, self.clock.now()).await?;
+        if !alive {
+            tracing::warn!(meter = %id, "this process was not seen for too long; what it held was given back");
+            self.is_over(id);
+        }
+        Ok(alive)
+    }
+
+    /// Closes the meters of processes that were not seen for `lease`, gives back what they held and releases the keys of what
+    /// they ran. Right after the database was away nobody is closed: nobody could be seen.
+    pub async fn bury_the_dead(&self, lease: Duration) -> Result<()> {
+        let (now, tick) = (self.clock.now(), self.clock.monotonic_micros());
+        let before = now.minus(lease);
+        let unseen = db::meters::unseen(&self.db, before).await;
+        if unseen.is_err() {
+            self.well_since.store(i64::MAX, Ordering::Relaxed);
+        }
+        let unseen = unseen?;
+        let since = self.well_since.load(Ordering::Relaxed);
+        if since == i64::MAX {
+            self.well_since.store(tick, Ordering::Relaxed);
+        }
+        let patience = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
+        if since == i64::MAX || tick.saturating_sub(since) < patience {
+            return Ok(());
+        }
+        let mut any = false;
+        for id in unseen.into_iter().filter(|id| Some(*id) != self.id()) {
+            if db::meters::close(&self.db, id, before, now).await? {
+                tracing::info!(meter = %id, "a process is gone; what it held is given back");
+                any = true;
+            }
+        }
+        for (tenant, slab) in db::meters::left_slabs(&self.db).await? {
+            any = true;
+            let mut tx = self.db.begin().await?;
+            if db::slabs::lock_account(&mut tx, tenant, now).await? {
+                self.close_in(&mut tx, &[slab], now).await?;
+            }
+            tx.commit().await?;
+        }
+        if any {
+            db::meters::release_keys(&self.db).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the database about the tenant's account. Prices in memory count where nothing can have changed since `since`.
+    pub async fn learn(&self, purse: &Purse, since: i64) -> Result<()> {
+        let (epoch, as_of) = (purse.state().epoch, self.clock.monotonic_micros());
+        let standing = accounts::standing(&self.db, purse.tenant, self.clock.now()).await?;
+        let prices = match &standing.current {
+            Some(period) if (self.heard)() >= since => self.book.of(&period.plan).await?,
+            Some(period) => Arc::new(prices::history(&self.db, &period.plan).await?),
+            None => Arc::default(),
+        };
+        let mut state = purse.state();
+        if state.epoch == epoch {
+            state.known = Some(Known { period: standing.current, next: standing.next, prices, as_of });
+        }
+        Ok(())
+    }
+
+    /// Leases what is missing, and more ahead of use where there is much; closes slabs that are out of use in the same go.
+    pub async fn lease(&self, purse: &Purse, period: &Period, missing: Credits) -> Result<Leased> {
+        let meter = self.opened().await?;
+        let (now, tick) = (self.clock.now(), self.clock.monotonic_micros());
+        let (returned, appetite) = {
+            let mut state = purse.state();
+            state.retire(now, tick, false);
+            let count = state.returned.len().min(CLOSE);
+            (state.returned.drain(..count).collect::<Vec<_>>(), state.appetite(missing, tick))
+        };
+        let mut slabs = Vec::new();
+        let leased =
+            self.lease_in_tx(purse, period, (missing, appetite), (meter, now), &returned, &mut slabs).await;
+        let mut state = purse.state();
+        match leased {
+            Ok((leased, elsewhere)) => {
+                state.elsewhere = elsewhere;
+                let taken = slabs.into_iter().map(|(slab, source, until)| Slab {
+                    id: slab.id,
+                    meter,
+                    period: period.id,
+                    source,
+                    left: slab.amount,
+                    reserved: Credits::ZERO,
+                    until,
+                    leased: tick,
+                    touched: tick,
+                });
+                if self.id() == Some(meter) {
+                    state.add(taken);
+                }
+                Ok(leased)
+            }
+            Err(error) => {
+                // What became of them is not known; closing what is not there does nothing.
+                state.returned.extend(returned);
+                state.returned.extend(slabs.iter().map(|(slab, ..)| slab.id));
+                Err(error)
+            }
+        }
+    }
+
+    /// The lease's transaction. Also: what is left elsewhere, where that has an end.
+    async fn lease_in_tx(
+        &self,
+        purse: &Purse,
+        period: &Period,
+        (missing, appetite): (Credits, Credits),
+        (meter, now): (MeterId, Timestamp),
+        returned: &[SlabId],
+        slabs: &mut Vec<(NewSlab, Source, Timestamp)>,
+    ) -> Result<(Leased, Option<Credits>)> {
+        let mut tx = self.db.begin().await?;
+        if !db::slabs::lock_account(&mut tx, purse.tenant, now).await? {
+            return Err(Error::NotFound("account"));
+        }
+        self.close_in(&mut tx, returned, now).await?;
+        let Some(room) = db::slabs::room(&mut tx, period.id, now).await? else {
+            tx.commit().await?;
+            return Ok((Leased::PeriodOver, Some(Credits::ZERO)));
+        };
+        let grants = db::slabs::free_grants(&mut tx, purse.tenant, now).await?;
+        let taken = choose(&grants, room, missing, appetite);
+        let (free, held) = totals(&grants, room);
+        if taken.is_empty() {
+            tx.commit().await?;
+            return Ok((Leased::Short { left: free.unwrap_or(Credits::MOST), held }, free));
+        }
+        let mut all = Credits::ZERO;
+        for (grant, amount) in taken {
+            let new = NewSlab {
+                id: SlabId::new(),
+                tenant: purse.tenant,
+                period: period.id,
+                grant: grant.map(|grant| grant.id),
+                meter,
+                amount,
+                at: now,
+            };
+            let until = grant
+                .and_then(|grant| grant.expires_at)
+                .map_or(period.ends_at, |end| end.min(period.ends_at));
+            let source = match grant.map(|grant| grant.kind) {
+                Some(GrantKind::Included) => Source::Included,
+                Some(GrantKind::Promotional) => Source::Promotional,
+                Some(GrantKind::Prepaid) => Source::Prepaid,
+                None => Source::Overage,
+            };
+            slabs.push((new, source, until));
+            db::slabs::lease(&mut tx, new).await?;
+            all += amount;
+        }
+        accounts::events::note(&mut tx, period.id, now).await?;
+        tx.commit().await?;
+        self.metrics.metering.leases.inc();
+        Ok((Leased::Enough, free.map(|free| free - all)))
+    }
+
+    /// Closes slabs of a tenant whose account the transaction holds.
+    async fn close_in(&self, tx: &mut Tx, slabs: &[SlabId], now: Timestamp) -> Result<()> {
+        let mut periods = Vec::new();
+        for id in slabs {
+            if let Some(closed) = db::slabs::close(tx, *id, now).await?
+                && closed.used.is_positive()
+                && !periods.contains(&closed.period_id)
+            {
+                periods.push(closed.period_id);
+            }
+        }
+        for period in periods {
+            accounts::events::note(tx, period, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes what is out of use in this purse; takes out of use what nobody needs, or all that nobody is using.
+    pub async fn give_back(&self, purse: &Purse, all: bool) -> Result<()> {
+        let (now, tick) = (self.clock.now(), self.clock.monotonic_micros());
+        purse.state().retire(now, tick, all);
+        loop {
+            let some: Vec<_> = {
+                let mut state = purse.state();
+                let count = state.returned.len().min(CLOSE);
+                state.returned.drain(..count).collect()
+            };
+            if some.is_empty() {
+                return Ok(());
+            }
+            if let Err(error) = self.close_some(purse, &some, now).await {
+                purse.state().returned.extend(some);
+                return Err(error);
+            }
+        }
+    }
+
+    async fn close_some(&self, purse: &Purse, slabs: &[SlabId], now: Timestamp) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        db::slabs::lock_account(&mut tx, purse.tenant, now).await?;
+        self.close_in(&mut tx, slabs, now).await?;
+        tx.commit().await
+    }
+}
+
+/// What to lease from where, in the order in which credits burn: nothing, where all sources together have too little.
+fn choose(
+    grants: &[FreeGrant],
+    room: Room,
+    missing: Credits,
+    appetite: Credits,
+) -> Vec<(Option<&FreeGrant>, Credits)> {
+    let mut missing = missing;
+    let mut taken = Vec::new();
+    for grant in grants.iter().filter(|grant| grant.free.is_positive()) {
+        let ahead = appetite.min(part_of(grant.free));
+        let amount = grant.free.min(missing.max(ahead));
+        taken.push((Some(grant), amount));
+        missing -= amount.min(missing);
+        if missing.is_zero() {
+            return taken;
+        }
+    }
+    let free = free_room(room);
+    if free.is_some_and(|free| free < missing) {
+        return Vec::new();
+    }
+    let ahead = free.map_or(appetite, |free| appetite.min(part_of(free)));
+    taken.push((None, missing.max(ahead)));
+    taken
+}
+
+/// What the next lease may take of `free` ahead of use.
+fn part_of(free: Credits) -> Credits {
+    Credits::from_micros(free.share(1, PART).micros().max(0))
+}
+
+/// What may still be owed, where that has an end.
+fn free_room(room: Room) -> Option<Credits> {
+    Some((room.hard_cap? - room.overage_used - room.overage_leased).max(Credits::ZERO))
+}
+
+/// What nobody holds, where that has an end, and what is held.
+fn totals(grants: &[FreeGrant], room: Room) -> (Option<Credits>, Credits) {
+    let free: Credits = grants.iter().map(|grant| grant.free).sum();
+    let held: Credits = grants.iter().map(|grant| grant.leased).sum();
+    (free_room(room).map(|room| room + free), held + room.overage_leased)
+}

@@ -1,0 +1,321 @@
+//! The settler: makes calls part of the ledger before their replies leave.
+//!
+//! One task takes whatever queued while its last commit ran, and commits it at once: under load many calls share one
+//! transaction, and a single call waits for nobody. While the database is away the batch waits, as long as anybody waits for
+//! it. A call nobody waits for any more, because its time was up, is not charged; where it turns out that it was, because the
+//! database had it after all, the charge is taken back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::give_back::GiveBacks;
+use super::meter::Meter;
+use super::purse::{Part, Purse};
+use crate::breaker;
+use crate::credits::Credits;
+use crate::db::settlements::{self, Answer, Batch, Draw, SettledCall};
+use crate::error::Error;
+use crate::id::{CallId, MeterId};
+use crate::telemetry::labels::{Label, Outcome};
+
+/// Settlements that wait. Calls at once are bounded by every tenant's `concurrency`; this only keeps the queue from being
+/// without end.
+const QUEUE: usize = 8192;
+/// Calls in one transaction.
+const BATCH: usize = 512;
+/// Pauses between tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why a call is not part of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsettled {
+    /// The database does not answer, or too late.
+    Away,
+    /// This process was taken for dead and lost what it held.
+    Over,
+    /// The database refuses it. Reported in the log.
+    Refused,
+}
+
+/// A call on its way into the ledger.
+pub(super) struct Entry {
+    pub call: SettledCall,
+    pub parts: Vec<Part>,
+    pub purse: Option<Arc<Purse>>,
+    pub answer: Option<Answer>,
+    pub meter: MeterId,
+    pub done: oneshot::Sender<Result<(), Unsettled>>,
+}
+
+impl Entry {
+    fn gone(&self) -> bool {
+        self.done.is_closed()
+    }
+
+    /// Ends it: what it drew has left its slabs, or can be used again.
+    fn end(self, result: Result<(), Unsettled>) -> Option<Self> {
+        if let Some(purse) = &self.purse {
+            for part in &self.parts {
+                let used = if result.is_ok() { part.credits } else { Credits::ZERO };
+                purse.release(*part, used);
+            }
+        }
+        let Self { call, parts, purse, answer, meter, done } = self;
+        match done.send(result) {
+            Ok(()) => None,
+            Err(_) => {
+                let (done, _) = oneshot::channel();
+                Some(Self { call, parts, purse, answer, meter, done })
+            }
+        }
+    }
+}
+
+/// The queue's writing end.
+#[derive(Clone)]
+pub(super) struct Queue {
+    entries: mpsc::Sender<Entry>,
+}
+
+/// The queue's reading end.
+pub(super) struct Settler {
+    entries: mpsc::Receiver<Entry>,
+    meter: Arc<Meter>,
+    give_backs: Arc<GiveBacks>,
+}
+
+pub(super) fn queue(meter: Arc<Meter>, give_backs: Arc<GiveBacks>) -> (Queue, Settler) {
+    let (entries, reader) = mpsc::channel(QUEUE);
+    (Queue { entries }, Settler { entries: reader, meter, give_backs })
+}
+
+impl Queue {
+    /// Settles a call, and waits until that is durable, for at most `patience`.
+    pub async fn settle(
+        &self,
+        patience: Duration,
+        entry: impl FnOnce(oneshot::Sender<Result<(), Unsettled>>) -> Entry,
+    ) -> Result<(), Unsettled> {
+        let (done, settled) = oneshot::channel();
+        let waiting = async {
+            if let Err(mpsc::error::SendError(entry)) = self.entries.send(entry(done)).await {
+                let _ = entry.end(Err(Unsettled::Away));
+                return Err(Unsettled::Away);
+            }
+            settled.await.unwrap_or(Err(Unsettled::Away))
+        };
+        tokio::time::timeout(patience, waiting).await.unwrap_or(Err(Unsettled::Away))
+    }
+}
+
+impl Settler {
+    /// Settles until `stop` fires, then what is left. Whoever stops it must have stopped the calls first.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                received = self.entries.recv_many(&mut batch, BATCH) => if received == 0 { return },
+                () = stop.cancelled() => break,
+            }
+            self.settle(std::mem::take(&mut batch)).await;
+        }
+        self.entries.close();
+        while self.entries.recv_many(&mut batch, BATCH).await > 0 {
+            self.settle(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    async fn settle(&self, entries: Vec<Entry>) {
+        let open = self.meter.id();
+        let (entries, lost): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| Some(entry.meter) == open);
+        for entry in lost {
+            let _ = entry.end(Err(Unsettled::Over));
+        }
+        let Some(meter) = open.filter(|_| !entries.is_empty()) else { return };
+        self.meter.metrics.metering.settle_batch.observe(count(entries.len()));
+        Attempt { settler: self, meter, entries, in_doubt: false }.settle().await;
+    }
+}
+
+/// One batch, until its fate is known.
+struct Attempt<'a> {
+    settler: &'a Settler,
+    meter: MeterId,
+    entries: Vec<Entry>,
+    /// An earlier try may have done it.
+    in_doubt: bool,
+}
+
+impl Attempt<'_> {
+    async fn settle(mut self) {
+        let meter = &self.settler.meter;
+        let mut pauses = breaker::pauses(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            if !self.in_doubt && self.entries.iter().all(Entry::gone) {
+                // Nobody waits and nothing was done: nothing is to be done.
+                return self.end_all(|_| Err(Unsettled::Away));
+            }
+            let gone: Vec<_> =
+                self.entries.iter().filter(|entry| entry.gone()).map(|entry| entry.call.id).collect();
+            let batch = batch(&self.entries, &gone);
+            match settlements::settle(&meter.db, self.meter, &batch, meter.clock.now()).await {
+                Ok(fresh) => return self.settled(&fresh, &gone).await,
+                Err(Error::Away(_)) => {}
+                Err(Error::Database(error)) if is_verdict(&error) => return self.refused(&error).await,
+                Err(error) => {
+                    self.in_doubt = true;
+                    tracing::warn!(%error, calls = self.entries.len(), "calls cannot be settled; trying on");
+                }
+            }
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = meter.db.breaker().restored() => {}
+                () = nobody_waits(&self.entries), if !self.in_doubt => {}
+            }
+        }
+    }
+
+    /// The database answered. What it had before, it has from an earlier try of this batch; where it has nothing, the meter may
+    /// be closed.
+    async fn settled(mut self, fresh: &[CallId], gone: &[CallId]) {
+        if fresh.len() == self.entries.len() {
+            return self
+                .end_all(|entry| if gone.contains(&entry.call.id) { Err(Unsettled::Away) } else { Ok(()) });
+        }
+        let meter = &self.settler.meter;
+        let there = if self.in_doubt { self.there().await } else { Vec::new() };
+        let alive = meter.beat().await.unwrap_or(true);
+        if !alive {
+            tracing::warn!(
+                calls = self.entries.len(),
+                "calls were not settled: this process was taken for dead"
+            );
+        }
+        for entry in std::mem::take(&mut self.entries) {
+            let id = entry.call.id;
+            let earlier = there.iter().find(|(call, _)| *call == id).filter(|_| !fresh.contains(&id));
+            match earlier {
+                Some((_, charged)) if charged.micros() == entry.call.credits => self.released(entry),
+                // An earlier try, too, when nobody waited any more.
+                Some(_) => drop(entry.end(Err(Unsettled::Away))),
+                None if !fresh.contains(&id) => drop(entry.end(Err(Unsettled::Over))),
+                None if gone.contains(&id) => drop(entry.end(Err(Unsettled::Away))),
+                None => self.released(entry),
+            }
+        }
+    }
+
+    /// Which calls of the batch are in the ledger, at which charge. Asked until there is an answer.
+    async fn there(&self) -> Vec<(CallId, Credits)> {
+        let ids: Vec<_> = self.entries.iter().map(|entry| entry.call.id).collect();
+        let mut pauses = breaker::pauses(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            match settlements::there(&self.settler.meter.db, &ids).await {
+                Ok(there) => return there,
+                Err(_) => {
+                    tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                    self.settler.meter.db.breaker().restored().await;
+                }
+            }
+        }
+    }
+
+    /// A statement that the database refuses: one of the calls is wrong. The others are settled one by one.
+    async fn refused(mut self, error: &sqlx::Error) {
+        let entries = std::mem::take(&mut self.entries);
+        if entries.len() == 1 {
+            for entry in entries {
+                tracing::error!(%error, call = %entry.call.id, "the ledger refuses a call; it is not charged, and its result is held back");
+                let _ = entry.end(Err(Unsettled::Refused));
+            }
+            return;
+        }
+        for entry in entries {
+            let alone = Attempt {
+                settler: self.settler,
+                meter: self.meter,
+                entries: vec![entry],
+                in_doubt: self.in_doubt,
+            };
+            Box::pin(alone.settle()).await;
+        }
+    }
+
+    fn end_all(mut self, result: impl Fn(&Entry) -> Result<(), Unsettled>) {
+        for entry in std::mem::take(&mut self.entries) {
+            match result(&entry) {
+                Ok(()) => self.released(entry),
+                error => drop(entry.end(error)),
+            }
+        }
+    }
+
+    /// Tells whoever waits that the call is settled; takes the charge back where nobody does.
+    fn released(&self, entry: Entry) {
+        if let Some(left) = entry.end(Ok(())) {
+            self.settler.give_backs.add(&left.call, left.parts.iter().map(|part| (part.slab, part.credits)));
+        }
+    }
+}
+
+/// What the database said to a statement, other than that it is not there.
+fn is_verdict(error: &sqlx::Error) -> bool {
+    let Some(refusal) = error.as_database_error() else { return false };
+    let code = refusal.code().unwrap_or_default();
+    // PostgreSQL: connection, resources, shutdown, deadlock and serialization come and go. SQLite: busy, locked, full, I/O.
+    let passes = ["08", "53", "57", "40", "55P03"].iter().any(|class| code.starts_with(class));
+    let passes_here = code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13].contains(&(code & 0xff)));
+    !(code.len() == 5 && passes) && !(code.len() != 5 && passes_here)
+}
+
+/// Until nobody waits for any of them.
+async fn nobody_waits(entries: &[Entry]) {
+    const LOOK: Duration = Duration::from_millis(100);
+    while !entries.iter().all(Entry::gone) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The batch as it is written. Calls that nobody waits for are recorded and not charged.
+fn batch(entries: &[Entry], gone: &[CallId]) -> Batch {
+    let mut batch = Batch::default();
+    for entry in entries {
+        if gone.contains(&entry.call.id) {
+            batch.calls.push(not_released(&entry.call));
+            continue;
+        }
+        batch.calls.push(entry.call.clone());
+        batch.draws.extend(entry.parts.iter().map(|part| Draw {
+            call: entry.call.id,
+            slab: part.slab,
+            credits: part.credits.micros(),
+        }));
+        batch.answers.extend(entry.answer.clone());
+    }
+    batch
+}
+
+fn not_released(call: &SettledCall) -> SettledCall {
+    SettledCall {
+        outcome: Outcome::NotReleased.text(),
+        credits: 0,
+        included: 0,
+        promotional: 0,
+        prepaid: 0,
+        overage: 0,
+        draws: None,
+        ..call.clone()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
