@@ -1,10 +1,12 @@
 //! The state of one Weir process: built once, passed to everything, documented field by field.
 
 pub mod peers;
+mod prices;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -219,8 +221,10 @@ impl App {
         let tasks = &self.tasks;
         self.last_tasks.spawn(writer.run(self.last_tasks.stopping().clone()));
         self.last_tasks.spawn(metering.run(self.last_tasks.stopping().clone()));
-        let app = self.clone();
-        self.credentials.run_invalidations(tasks, move |news| app.hear(&news));
+        let (app, (tell, heard)) = (self.clone(), mpsc::unbounded_channel());
+        self.credentials.run_invalidations(tasks, move |news| app.hear(news, &tell));
+        let (app, stop) = (self.clone(), tasks.stopping().clone());
+        tasks.spawn(async move { stop.run_until_cancelled(prices::announce(app, heard)).await });
         tasks.spawn(enforce_revocations(self.clone()));
         tasks.spawn(sweep(self.clone()));
         self.keep_accounts();
@@ -263,14 +267,15 @@ impl App {
     }
 
     /// Makes what was changed somewhere felt here. What credentials keep has been forgotten by then.
-    fn hear(&self, news: &News) {
+    fn hear(&self, news: News, plans: &mpsc::UnboundedSender<String>) {
         match news {
-            News::Change(change) => self.bus.revoke(*change),
+            News::Change(change) => self.bus.revoke(change),
             News::Plan(name) => {
-                self.prices.forget(name);
-                self.usage.plan_changed(name);
+                self.prices.forget(&name);
+                self.usage.plan_changed(&name);
+                let _ = plans.send(name);
             }
-            News::Account(tenant) => self.account_changed(*tenant),
+            News::Account(tenant) => self.account_changed(tenant),
         }
     }
 

@@ -9,6 +9,7 @@ mod health;
 mod keys;
 mod operators;
 mod plans;
+mod prices;
 pub mod probe;
 mod service;
 mod tenants;
@@ -45,7 +46,7 @@ enum Command {
     Tenant(tenants::TenantArgs),
     /// Create, list and revoke a tenant's API keys and URL tokens
     Key(keys::KeyArgs),
-    /// Set, list and delete plans: what tenants may use
+    /// Set, list, price, import and delete plans: what tenants may use, and what it costs
     Plan(plans::PlanArgs),
     /// Give credits to a tenant, list what it was given, take something back
     Grant(grants::GrantArgs),
@@ -83,12 +84,17 @@ impl ConfigArgs {
 
     /// The database, for commands that change it. Says so where its schema is not up to date.
     async fn database(self) -> Result<Store, Failure> {
+        Ok(self.store().await?.0)
+    }
+
+    /// The same with the configuration.
+    async fn store(self) -> Result<(Store, Config), Failure> {
         let config = self.load(Vec::new())?;
         let db = Db::connect_existing(&config.database).await.map_err(explain)?;
         if db.pending_migrations().await.map_err(explain)? > 0 {
             return Err("the database's schema is not up to date; run `weir migrate` first".into());
         }
-        Ok(Store { db, clock: Clock::system(), lead: config.metering.lead.get() })
+        Ok((Store { db, clock: Clock::system(), lead: config.metering.lead.get() }, config))
     }
 }
 

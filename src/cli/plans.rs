@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::prices::{self, ImportArgs, PricesArgs, PublishArgs};
 use super::{ConfigArgs, Failure, Store, explain, print_json, print_table};
 use crate::audit::Actor;
 use crate::db::Page;
@@ -43,6 +44,12 @@ enum PlanCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// Publish what a plan costs; where tenants are on it, it holds a little later, when every process has heard
+    Publish(PublishArgs),
+    /// List what a plan costs, cost and will cost
+    Prices(PricesArgs),
+    /// Create and change plans, and publish their prices, as a file says; what is so already stays
+    Import(ImportArgs),
     /// Delete a plan that no tenant is on
     Delete {
         /// Its name
@@ -75,6 +82,9 @@ pub(super) async fn run(args: PlanArgs) -> Result<(), Failure> {
             let Store { db, .. } = config.database().await?;
             print_json(&body(&plans::get(&db, &name).await.map_err(explain)?))
         }
+        PlanCommand::Publish(args) => prices::publish(args).await,
+        PlanCommand::Prices(args) => prices::list(args).await,
+        PlanCommand::Import(args) => prices::import(args).await,
         PlanCommand::List { json, config } => list(&config.database().await?, json).await,
         PlanCommand::Delete { name, config } => {
             let Store { db, clock, .. } = config.database().await?;

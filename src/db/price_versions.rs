@@ -94,6 +94,15 @@ pub(crate) async fn list(db: &Db, plan: &PlanName, page: Page<i64>) -> Result<Li
     Ok(page.cut(rows))
 }
 
+/// The plans of which a version comes into force after this instant.
+pub(crate) async fn plans_ahead(db: &Db, now: Timestamp) -> Result<Vec<PlanName>> {
+    on_reader!(db, |conn| sqlx::query_scalar(
+        "select distinct plan from price_versions where effective_at > $1 order by plan"
+    )
+    .bind(now)
+    .fetch_all(conn))
+}
+
 /// Whether somebody is charged by this plan's prices: a tenant is on it, or still in a period of it.
 pub(crate) async fn in_use(tx: &mut Tx, plan: &PlanName, now: Timestamp) -> Result<bool> {
     let users: i64 = in_tx!(tx, |conn| sqlx::query_scalar(

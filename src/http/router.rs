@@ -85,6 +85,11 @@ pub fn admin_routes() -> Vec<Route> {
             "GET PUT DELETE",
             get(admin::plans::show).put(admin::plans::put).delete(admin::plans::delete),
         ),
+        (
+            "/admin/v1/plans/{plan}/prices",
+            "GET POST",
+            get(admin::plans::list_prices).post(admin::plans::publish),
+        ),
         ("/admin/v1/audit", "GET", get(admin::audit::list)),
     ]
 }

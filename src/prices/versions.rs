@@ -128,6 +128,11 @@ pub async fn list(db: &Db, plan: &PlanName, page: Page<i64>) -> Result<Listed<Pr
     Ok(Listed { rows, more })
 }
 
+/// The plans whose prices change after this instant.
+pub(crate) async fn ahead(db: &Db, now: Timestamp) -> Result<Vec<PlanName>> {
+    price_versions::plans_ahead(db, now).await
+}
+
 /// One price version.
 ///
 /// # Errors

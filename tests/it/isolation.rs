@@ -75,7 +75,9 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
         ("/admin/v1/tenants" | "/admin/v1/audit" | "/admin/v1/plans", "GET" | "POST") => {
             tenants_are_no_operators(world, path, method).await;
         }
-        ("/admin/v1/plans/{plan}", _) => tenants_are_no_operators(world, &own(world, path), method).await,
+        ("/admin/v1/plans/{plan}" | "/admin/v1/plans/{plan}/prices", _) => {
+            tenants_are_no_operators(world, &own(world, path), method).await
+        }
         (
             "/admin/v1/tenants/{tenant}"
             | "/admin/v1/tenants/{tenant}/plan"

@@ -24,6 +24,7 @@ mod modern_rounds;
 mod modern_streams;
 mod operations;
 mod plans;
+mod prices;
 mod questions;
 mod redis_faults;
 mod redis_flavours;
