@@ -40,7 +40,6 @@ impl Credits {
 
     /// Whether this is nothing.
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "stands in skip_serializing_if")]
     pub const fn is_zero(&self) -> bool {
         self.0 == 0
     }

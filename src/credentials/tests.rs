@@ -7,7 +7,8 @@ use crate::api_keys::NewKey;
 use crate::audit::Actor;
 use crate::config::Millis;
 use crate::db::Page;
-use crate::db::testing::on_every_engine;
+use crate::db::invalidations::{self, Kind};
+use crate::db::testing::{on_every_engine, open_account};
 use crate::tasks::Tasks;
 use crate::tenants as nouns;
 use token::Secret;
@@ -184,6 +185,62 @@ async fn other_processes_hear_of_a_change_once_and_soon() {
         tokio::time::sleep(Duration::from_millis(60)).await;
         assert_eq!(*heard.lock().expect("a list"), [News::Change(Change::Credential(key))]);
         assert_eq!(world.resolve(&kept).await, Ok(kept_key));
+        tasks.shut_down().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_pays_is_known_everywhere_and_no_session_ends_for_it() {
+    on_every_engine(async |db| {
+        let world = World::new(db).await;
+        let (key, secret) = world.key(KeyKind::ApiKey, None).await;
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (tasks, ear) = (Tasks::new(), heard.clone());
+        assert_eq!(world.credentials.heard_at(), i64::MIN);
+        world.credentials.run_invalidations(&tasks, move |news| ear.lock().expect("a list").push(news));
+        let pays = async || {
+            let caller = world.credentials.resolve(secret.expose(), Place::Header).await.expect("a caller");
+            let reference = world.credentials.reference(secret.expose(), &caller);
+            let again = world.credentials.resolve_reference(&reference).await.expect("a caller");
+            assert_eq!(caller.is_metered(), again.is_metered());
+            caller.is_metered()
+        };
+        let paying = async || {
+            while !pays().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(!pays().await);
+        let (db, clock) = (&world.db, &world.clock);
+        open_account(db, world.tenant).await;
+        assert!(!pays().await, "it is kept");
+        let mut tx = db.begin().await.expect("a transaction");
+        let tenant = world.tenant.to_string();
+        invalidations::insert(&mut tx, clock.now(), Kind::Account, tenant).await.expect("a row");
+        tx.commit().await.expect("committed");
+        tokio::time::timeout(Duration::from_secs(1), paying()).await.expect("heard");
+        assert_eq!(*heard.lock().expect("a list"), [News::Account(world.tenant)]);
+        assert_eq!(world.credentials.heard_at(), clock.monotonic_micros());
+        assert_eq!(world.resolve(&secret).await, Ok(key));
+
+        let other = nouns::create(db, clock, Actor::Cli, "Other").await.expect("a tenant").id;
+        let new = NewKey::new(KeyKind::ApiKey, "k");
+        let (_, secret) = crate::api_keys::create(db, clock, Actor::Cli, other, new).await.expect("a key");
+        let metered = async || {
+            let caller = world.credentials.resolve(secret.expose(), Place::Header).await;
+            caller.expect("a caller").is_metered()
+        };
+        assert!(!metered().await);
+        let terms = serde_json::from_str(r#"{"kind": "usage"}"#).expect("terms");
+        let (plan, when) = ("default".parse().expect("a name"), (None, Duration::from_secs(5)));
+        crate::prices::publish(db, clock, Actor::Cli, &plan, &terms, when).await.expect("published");
+        let known = async {
+            while !metered().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), known).await.expect("heard");
         tasks.shut_down().await;
     })
     .await;

@@ -4,6 +4,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::Db;
 use crate::config::{self, Millis};
+use crate::id::TenantId;
 
 /// The configuration of a database for a test.
 pub(crate) fn config(url: &str) -> config::Database {
@@ -19,6 +20,19 @@ async fn migrated(url: &str) -> Db {
     let db = Db::connect(&config(url)).await.expect("a database");
     db.migrate().await.expect("migrations");
     db
+}
+
+/// Gives a tenant an account, and nothing in it.
+pub(crate) async fn open_account(db: &Db, tenant: TenantId) {
+    let made = on_writer!(db, |conn| super::done(
+        sqlx::query(
+            "insert into accounts (tenant_id, cycle, anchor_at, created_at, updated_at)
+             values ($1, 'calendar', 1, 1, 1)"
+        )
+        .bind(tenant)
+        .execute(conn)
+    ));
+    made.expect("an account");
 }
 
 /// Runs a test on a fresh database of each engine. PostgreSQL takes part where `WEIR_TEST_POSTGRES` holds the

@@ -34,7 +34,7 @@ impl Book {
     /// The price versions of a plan: from memory, or from the database, where of several at once one asks.
     ///
     /// # Errors
-    /// As of [`history`](super::history).
+    /// As of [`history`].
     pub async fn of(&self, plan: &PlanName) -> Result<Arc<History>> {
         match self.known(plan.as_str()) {
             Some(known) => Ok(known),

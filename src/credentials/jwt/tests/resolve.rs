@@ -13,7 +13,7 @@ use crate::credentials::{Change, Credentials, Place, Refused};
 use crate::db::testing::on_every_engine;
 use crate::id::TenantId;
 use crate::limits::PlanLimits;
-use crate::{plans, tenants};
+use crate::{plans, prices, tenants};
 
 #[tokio::test]
 async fn a_token_stands_for_an_active_tenant() {
@@ -69,6 +69,14 @@ async fn a_token_stands_for_an_active_tenant() {
         assert_eq!(resolve(&token).await.expect("a caller").limits().streams, 8);
         let again = credentials.resolve_reference(&reference).await.expect("a caller");
         assert_eq!(again.limits().streams, 8);
+
+        assert!(!again.is_metered());
+        let terms = serde_json::from_str(r#"{"kind": "usage"}"#).expect("terms");
+        let when = (None, Duration::from_secs(5));
+        prices::publish(&db, &clock, Actor::Cli, &gold, &terms, when).await.expect("published");
+        credentials.forget_plan("gold");
+        assert!(resolve(&token).await.expect("a caller").is_metered());
+        assert!(credentials.resolve_reference(&reference).await.expect("a caller").is_metered());
 
         tenants::suspend(&db, &clock, Actor::Cli, tenant).await.expect("suspended");
         credentials.invalidate(Change::Tenant(tenant));
