@@ -59,7 +59,12 @@ async fn price_list(app: &App, exchange: &Exchange) -> Option<Arc<History>> {
     let plan = caller.plan.parse().ok()?;
     let found = app.prices.of(&plan).await;
     found
-        .inspect_err(|error| tracing::warn!(%plan, ?error, "prices cannot be read; tools are listed without"))
+        .inspect_err(|error| {
+            // That the database is away has been said.
+            if !matches!(error, Error::Away(_)) {
+                tracing::warn!(%plan, ?error, "prices cannot be read; tools are listed without");
+            }
+        })
         .ok()
 }
 
