@@ -198,6 +198,9 @@ impl<T: Guarded> Guarded for &T {
     fn risk(&self) -> Risk {
         T::risk(self)
     }
+    fn is_free(&self) -> bool {
+        T::is_free(self)
+    }
 }
 
 /// Whether the caller may see and use `tool`.

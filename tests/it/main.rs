@@ -18,6 +18,7 @@ mod legacy;
 mod legacy_streams;
 mod letter;
 mod limits;
+mod metering;
 mod modern;
 mod modern_headers;
 mod modern_rounds;

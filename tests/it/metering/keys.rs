@@ -129,6 +129,7 @@ async fn it_holds_at_every_replica_and_after_a_restart() {
     let replies = join_all(both).await;
     let first = text(&replies[0]);
     assert!(replies.iter().all(|reply| text(reply) == first));
+    gateway.begin_stop();
     gateway.stopped().await;
     assert_eq!(text(&keyed(&there, "k", &slow).send().await), first);
     assert_eq!(charged(&other, key.tenant).await, "1 250000");

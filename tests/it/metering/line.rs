@@ -202,6 +202,7 @@ async fn what_was_paid_survives_the_process() {
     for n in 0..3 {
         assert_eq!(work(&client(&gateway, &key), &n.to_string()).await.result()["isError"], false);
     }
+    gateway.begin_stop();
     gateway.stopped().await;
     let again = gateway.replica().set("metering.lead_ms", 500).start().await;
     let next = client(&again, &key);

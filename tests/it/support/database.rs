@@ -1,7 +1,7 @@
 //! A database for one test: SQLite in a directory of its own, or PostgreSQL where `WEIR_TEST_POSTGRES` holds the URL
 //! of a server on which schemas may be created in the database `postgres`, such as `postgres://postgres@127.0.0.1`.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tempfile::TempDir;
 
 use super::services;
@@ -58,4 +58,27 @@ impl Drop for Database {
         let dropped = dropping.join();
         assert!(dropped.is_ok() || std::thread::panicking(), "the test's database could not be dropped");
     }
+}
+
+/// What a query finds, as text.
+pub async fn rows(url: &str, query: &str) -> Vec<Vec<String>> {
+    fn read<R: Row>(row: &R) -> Vec<String>
+    where
+        for<'r> String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+        for<'r> i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+        usize: sqlx::ColumnIndex<R>,
+    {
+        let text = |place: usize| match row.try_get::<i64, _>(place) {
+            Ok(number) => number.to_string(),
+            Err(_) => row.try_get::<Option<String>, _>(place).expect("text or a number").unwrap_or_default(),
+        };
+        (0..row.len()).map(text).collect()
+    }
+    let query = AssertSqlSafe(query.to_owned());
+    if url.starts_with("sqlite:") {
+        let mut connection = sqlx::SqliteConnection::connect(url).await.expect("a database");
+        return sqlx::query(query).fetch_all(&mut connection).await.expect("rows").iter().map(read).collect();
+    }
+    let mut connection = PgConnection::connect(url).await.expect("a database");
+    sqlx::query(query).fetch_all(&mut connection).await.expect("rows").iter().map(read).collect()
 }

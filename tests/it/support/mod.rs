@@ -19,6 +19,7 @@ pub mod raw;
 pub mod recorder;
 pub mod relay;
 pub mod services;
+pub mod shop;
 pub mod tools;
 
 use std::future::Future;
