@@ -47,7 +47,8 @@ pub(super) async fn open(path: &Path, config: &config::Database) -> Result<Pools
         .filename(path)
         .foreign_keys(true)
         .busy_timeout(config.acquire_timeout.get())
-        .synchronous(SqliteSynchronous::Normal);
+        // What was committed is there after a power cut, too: calls are charged on the strength of it.
+        .synchronous(SqliteSynchronous::Full);
     // The writer stays open for good: while it lives, the WAL is there for the readers.
     let writer = SqlitePoolOptions::new()
         .max_connections(1)

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::purse::{Known, Purse, Slab, Source};
+use crate::accounts::events::Event;
 use crate::accounts::{self, Period};
 use crate::clock::{Clock, Timestamp};
 use crate::credits::Credits;
@@ -153,10 +154,10 @@ impl Meter {
         for (tenant, slab) in db::meters::left_slabs(&self.db).await? {
             any = true;
             let mut tx = self.db.begin().await?;
-            if db::slabs::lock_account(&mut tx, tenant, now).await? {
-                self.close_in(&mut tx, &[slab], now).await?;
-            }
+            db::slabs::lock_account(&mut tx, tenant, now).await?;
+            let events = self.close_in(&mut tx, &[slab], now).await?;
             tx.commit().await?;
+            accounts::events::announce(&self.metrics, &events);
         }
         if any {
             db::meters::release_keys(&self.db).await?;
@@ -236,7 +237,7 @@ impl Meter {
         if !db::slabs::lock_account(&mut tx, purse.tenant, now).await? {
             return Err(Error::NotFound("account"));
         }
-        self.close_in(&mut tx, returned, now).await?;
+        let mut events = self.close_in(&mut tx, returned, now).await?;
         let Some(room) = db::slabs::room(&mut tx, period.id, now).await? else {
             tx.commit().await?;
             return Ok((Leased::PeriodOver, Some(Credits::ZERO)));
@@ -246,6 +247,7 @@ impl Meter {
         let (free, held) = totals(&grants, room);
         if taken.is_empty() {
             tx.commit().await?;
+            accounts::events::announce(&self.metrics, &events);
             return Ok((Leased::Short { left: free.unwrap_or(Credits::MOST), held }, free));
         }
         let mut all = Credits::ZERO;
@@ -272,14 +274,15 @@ impl Meter {
             db::slabs::lease(&mut tx, new).await?;
             all += amount;
         }
-        accounts::events::note(&mut tx, period.id, now).await?;
+        events.extend(accounts::events::note(&mut tx, period.id, now).await?);
         tx.commit().await?;
+        accounts::events::announce(&self.metrics, &events);
         self.metrics.metering.leases.inc();
         Ok((Leased::Enough, free.map(|free| free - all)))
     }
 
     /// Closes slabs of a tenant whose account the transaction holds.
-    async fn close_in(&self, tx: &mut Tx, slabs: &[SlabId], now: Timestamp) -> Result<()> {
+    async fn close_in(&self, tx: &mut Tx, slabs: &[SlabId], now: Timestamp) -> Result<Vec<Event>> {
         let mut periods = Vec::new();
         for id in slabs {
             if let Some(closed) = db::slabs::close(tx, *id, now).await?
@@ -289,10 +292,11 @@ impl Meter {
                 periods.push(closed.period_id);
             }
         }
+        let mut events = Vec::new();
         for period in periods {
-            accounts::events::note(tx, period, now).await?;
+            events.extend(accounts::events::note(tx, period, now).await?);
         }
-        Ok(())
+        Ok(events)
     }
 
     /// Closes what is out of use in this purse; takes out of use what nobody needs, or all that nobody is using.
@@ -318,8 +322,10 @@ impl Meter {
     async fn close_some(&self, purse: &Purse, slabs: &[SlabId], now: Timestamp) -> Result<()> {
         let mut tx = self.db.begin().await?;
         db::slabs::lock_account(&mut tx, purse.tenant, now).await?;
-        self.close_in(&mut tx, slabs, now).await?;
-        tx.commit().await
+        let events = self.close_in(&mut tx, slabs, now).await?;
+        tx.commit().await?;
+        accounts::events::announce(&self.metrics, &events);
+        Ok(())
     }
 }
 
