@@ -130,8 +130,11 @@ create index slabs_period on slabs (period_id);
 create trigger slabs_fixed before update on slabs for each row
 when (old.closed_at is not null)
 execute function weir_refuse('a closed slab is final');
-create trigger slabs_source before update of id, tenant_id, period_id, grant_id, meter_id, amount on slabs for each row
+create trigger slabs_source before update of id, tenant_id, period_id, grant_id, meter_id on slabs for each row
 execute function weir_refuse('a slab stays what it is');
+create trigger slabs_amount before update of amount on slabs for each row
+when (new.amount > old.amount)
+execute function weir_refuse('a slab does not grow');
 
 -- The ledger: one row per call, which says what it cost. Parts by month, so that old months can go at once: an id begins
 -- with the milliseconds of its making in base32, so parts are ranges of ids, and an id is there once over all parts.

@@ -120,8 +120,10 @@ create index slabs_grant on slabs (grant_id);
 create index slabs_period on slabs (period_id);
 create trigger slabs_fixed before update on slabs when old.closed_at is not null
 begin select raise(abort, 'a closed slab is final'); end;
-create trigger slabs_source before update of id, tenant_id, period_id, grant_id, meter_id, amount on slabs
+create trigger slabs_source before update of id, tenant_id, period_id, grant_id, meter_id on slabs
 begin select raise(abort, 'a slab stays what it is'); end;
+create trigger slabs_amount before update of amount on slabs when new.amount > old.amount
+begin select raise(abort, 'a slab does not grow'); end;
 
 -- The ledger: one row per call, which says what it cost. What it refers to is not checked here but by `weir ledger verify`,
 -- because this is the one table that grows with every call.

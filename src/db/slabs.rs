@@ -34,7 +34,7 @@ pub(crate) struct Room {
 }
 
 /// A slab that was just closed.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone, Copy, FromRow)]
 pub(crate) struct ClosedSlab {
     pub(crate) period_id: PeriodId,
     pub(crate) grant_id: Option<GrantId>,
@@ -127,6 +127,68 @@ pub(crate) async fn lease(tx: &mut Tx, slab: NewSlab) -> Result<()> {
     .map(|_| ())
 }
 
+/// Leaves a slab no more than `amount`; the rest goes back to where it came from, or is lost with it. Nothing, where it has no
+/// more or is closed.
+pub(crate) async fn shrink(tx: &mut Tx, id: SlabId, amount: Credits, now: Timestamp) -> Result<()> {
+    let before: Option<(PeriodId, Option<GrantId>, Credits)> =
+        in_tx!(tx, |conn| {
+            sqlx::query_as(
+        "select period_id, grant_id, amount from slabs where id = $1 and closed_at is null and amount > $2"
+    )
+    .bind(id)
+    .bind(amount)
+    .fetch_optional(conn)
+        })?;
+    let Some((period, grant, before)) = before else { return Ok(()) };
+    in_tx!(tx, |conn| done(
+        sqlx::query("update slabs set amount = $2 where id = $1").bind(id).bind(amount).execute(conn)
+    ))?;
+    let rest = before - amount;
+    let back = Back { period, grant, amount: rest, used: Credits::ZERO, now };
+    give_back(tx, back).await
+}
+
+/// Credits that leave a slab for their source.
+struct Back {
+    period: PeriodId,
+    grant: Option<GrantId>,
+    /// No longer leased.
+    amount: Credits,
+    /// Of those, used.
+    used: Credits,
+    now: Timestamp,
+}
+
+async fn give_back(tx: &mut Tx, back: Back) -> Result<()> {
+    match back.grant {
+        Some(grant) => in_tx!(tx, |conn| done(
+            sqlx::query(
+                "update grants set leased = leased - $2, used = used + $3,
+                        voided = voided + case when voided_at is not null then $4 else 0 end,
+                        expired = expired + case when voided_at is null and expires_at <= $5 then $4 else 0 end
+                 where id = $1"
+            )
+            .bind(grant)
+            .bind(back.amount)
+            .bind(back.used)
+            .bind(back.amount - back.used)
+            .bind(back.now)
+            .execute(conn)
+        )),
+        None => in_tx!(tx, |conn| done(
+            sqlx::query(
+                "update periods set overage_leased = overage_leased - $2, overage_used = overage_used + $3
+                 where id = $1"
+            )
+            .bind(back.period)
+            .bind(back.amount)
+            .bind(back.used)
+            .execute(conn)
+        )),
+    }
+    .map(|_| ())
+}
+
 /// Closes a slab: what was used of it is booked, the rest goes back to where it came from, or is lost with it. Nothing, where
 /// it is closed already.
 pub(crate) async fn close(tx: &mut Tx, id: SlabId, now: Timestamp) -> Result<Option<ClosedSlab>> {
@@ -137,37 +199,8 @@ pub(crate) async fn close(tx: &mut Tx, id: SlabId, now: Timestamp) -> Result<Opt
     .bind(id)
     .bind(now)
     .fetch_optional(conn))?;
-    let Some(slab) = &closed else { return Ok(None) };
-    let rest = slab.amount - slab.used;
-    match slab.grant_id {
-        Some(grant) => in_tx!(tx, |conn| {
-            done(
-            sqlx::query(
-                "update grants set leased = leased - $2, used = used + $3,
-                        voided = voided + case when voided_at is not null then $4 else 0 end,
-                        expired = expired + case when voided_at is null and expires_at <= $5 then $4 else 0 end
-                 where id = $1"
-            )
-            .bind(grant)
-            .bind(slab.amount)
-            .bind(slab.used)
-            .bind(rest)
-            .bind(now)
-            .execute(conn)
-        )
-        })?,
-        None => in_tx!(tx, |conn| {
-            done(
-            sqlx::query(
-                "update periods set overage_leased = overage_leased - $2, overage_used = overage_used + $3
-                 where id = $1"
-            )
-            .bind(slab.period_id)
-            .bind(slab.amount)
-            .bind(slab.used)
-            .execute(conn)
-        )
-        })?,
-    };
+    if let Some(ClosedSlab { period_id, grant_id, amount, used }) = closed {
+        give_back(tx, Back { period: period_id, grant: grant_id, amount, used, now }).await?;
+    }
     Ok(closed)
 }

@@ -125,6 +125,7 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
     let duration = app.clock.elapsed_since(started.1);
     let (word, kept) = (outcome.word(), reservation.kept(&outcome));
     let reply = into_reply(app, exchange, outcome, &id);
+    let kept = kept.filter(|_| reply.is_ok());
     let end = CallEnd { start, outcome: released(word, &reply), duration };
     hooks::tell(&app.hooks, |hook| hook.after_call(&end));
     let sizes = Sizes { request: request_bytes, result: reply.as_ref().map_or(0, CoreResult::size) };

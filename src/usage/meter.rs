@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::purse::{Known, Purse, Slab, Source};
+use super::purse::{Known, Purse, Return, Slab, Source};
 use crate::accounts::events::Event;
 use crate::accounts::{self, Period};
 use crate::clock::{Clock, Timestamp};
@@ -155,7 +155,7 @@ impl Meter {
             any = true;
             let mut tx = self.db.begin().await?;
             db::slabs::lock_account(&mut tx, tenant, now).await?;
-            let events = self.close_in(&mut tx, &[slab], now).await?;
+            let events = self.close_in(&mut tx, &[Return::All(slab)], now).await?;
             tx.commit().await?;
             accounts::events::announce(&self.metrics, &events);
         }
@@ -203,6 +203,7 @@ impl Meter {
                     meter,
                     period: period.id,
                     source,
+                    amount: slab.amount,
                     left: slab.amount,
                     reserved: Credits::ZERO,
                     until,
@@ -217,7 +218,7 @@ impl Meter {
             Err(error) => {
                 // What became of them is not known; closing what is not there does nothing.
                 state.returned.extend(returned);
-                state.returned.extend(slabs.iter().map(|(slab, ..)| slab.id));
+                state.returned.extend(slabs.iter().map(|(slab, ..)| Return::All(slab.id)));
                 Err(error)
             }
         }
@@ -230,7 +231,7 @@ impl Meter {
         period: &Period,
         (missing, appetite): (Credits, Credits),
         (meter, now): (MeterId, Timestamp),
-        returned: &[SlabId],
+        returned: &[Return],
         slabs: &mut Vec<(NewSlab, Source, Timestamp)>,
     ) -> Result<(Leased, Option<Credits>)> {
         let mut tx = self.db.begin().await?;
@@ -282,10 +283,17 @@ impl Meter {
     }
 
     /// Closes slabs of a tenant whose account the transaction holds.
-    async fn close_in(&self, tx: &mut Tx, slabs: &[SlabId], now: Timestamp) -> Result<Vec<Event>> {
+    async fn close_in(&self, tx: &mut Tx, slabs: &[Return], now: Timestamp) -> Result<Vec<Event>> {
         let mut periods = Vec::new();
-        for id in slabs {
-            if let Some(closed) = db::slabs::close(tx, *id, now).await?
+        for slab in slabs {
+            let id = match *slab {
+                Return::All(id) => id,
+                Return::AllBut(id, amount) => {
+                    db::slabs::shrink(tx, id, amount, now).await?;
+                    continue;
+                }
+            };
+            if let Some(closed) = db::slabs::close(tx, id, now).await?
                 && closed.used.is_positive()
                 && !periods.contains(&closed.period_id)
             {
@@ -319,7 +327,7 @@ impl Meter {
         }
     }
 
-    async fn close_some(&self, purse: &Purse, slabs: &[SlabId], now: Timestamp) -> Result<()> {
+    async fn close_some(&self, purse: &Purse, slabs: &[Return], now: Timestamp) -> Result<()> {
         let mut tx = self.db.begin().await?;
         db::slabs::lock_account(&mut tx, purse.tenant, now).await?;
         let events = self.close_in(&mut tx, slabs, now).await?;

@@ -47,6 +47,8 @@ pub(super) struct Slab {
     pub meter: MeterId,
     pub period: PeriodId,
     pub source: Source,
+    /// All of it.
+    pub amount: Credits,
     /// Neither reserved nor used.
     pub left: Credits,
     /// Reserved by running calls and by settlements under way.
@@ -66,6 +68,15 @@ pub(super) enum Terms {
     Priced { period: PeriodId, version: Arc<PriceVersion> },
 }
 
+/// What is given back of a slab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Return {
+    /// It is out of use.
+    All(SlabId),
+    /// Calls still run on it, and need this much.
+    AllBut(SlabId, Credits),
+}
+
 /// What a call set aside of one slab.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
@@ -82,8 +93,8 @@ pub(super) struct State {
     pub epoch: u64,
     /// In the order in which they burn.
     slabs: Vec<Slab>,
-    /// Slabs that are out of use, and open in the database as far as is known.
-    pub returned: Vec<SlabId>,
+    /// What the database has to hear of slabs.
+    pub returned: Vec<Return>,
     /// What the tenant had beside what is held here, at the last lease; nothing: no end of it.
     pub elsewhere: Option<Credits>,
     appetite: Credits,
@@ -230,23 +241,23 @@ impl State {
         self.appetite
     }
 
-    /// Takes slabs out of use that nobody needs, all that nobody is using where `all` is set, or whose time is over; they
-    /// still have to be closed.
+    /// Takes back what nobody needs: slabs whose time is over or, where `all` is set, every one. What running calls have set
+    /// aside stays; the slab ends with them.
     pub fn retire(&mut self, now: Timestamp, tick: i64, all: bool) {
-        let old = |since: i64, span: Duration| {
+        let past = |since: i64, span: Duration| {
             tick.saturating_sub(since) >= i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
         };
         let returned = &mut self.returned;
         self.slabs.retain_mut(|slab| {
-            let spent = slab.left.is_zero();
-            let over = all || spent || slab.until <= now || old(slab.leased, LIFE) || old(slab.touched, IDLE);
-            if over && slab.reserved.is_zero() {
-                returned.push(slab.id);
+            let over = all || slab.until <= now || past(slab.leased, LIFE) || past(slab.touched, IDLE);
+            if slab.reserved.is_zero() && (over || slab.left.is_zero()) {
+                returned.push(Return::All(slab.id));
                 return false;
             }
-            if over && !spent {
-                // No call begins on it any more, so that it comes to an end.
-                slab.until = slab.until.min(now);
+            if over && slab.left.is_positive() {
+                slab.amount -= slab.left;
+                slab.left = Credits::ZERO;
+                returned.push(Return::AllBut(slab.id, slab.amount));
             }
             true
         });
