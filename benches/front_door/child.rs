@@ -17,20 +17,25 @@ pub struct Child {
     process: Process,
     /// Where it serves.
     pub address: SocketAddr,
+    /// Where its metrics are, if it says.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Child {
     /// Starts a server on a port of its own choice and waits until it says which.
     pub fn start(role: Role, deployment: &Deployment) -> Result<Self, Failure> {
         let mut process = command(role, deployment, 0)?.spawn()?;
-        let address = first_line(process.stdout.take())?.trim().parse()?;
-        Ok(Self { process, address })
+        let said = first_line(process.stdout.take())?;
+        let mut addresses = said.split_ascii_whitespace();
+        let address = addresses.next().unwrap_or_default().parse()?;
+        let metrics = addresses.next().map(str::parse).transpose()?;
+        Ok(Self { process, address, metrics })
     }
 
     /// Starts a server on this port and waits for nothing.
     pub fn start_at(role: Role, deployment: &Deployment, address: SocketAddr) -> Result<Self, Failure> {
         let process = command(role, deployment, address.port())?.spawn()?;
-        Ok(Self { process, address })
+        Ok(Self { process, address, metrics: None })
     }
 
     /// CPU time of the process so far, kernel included, in steps of 10 ms.

@@ -19,10 +19,10 @@ pub struct Load {
     pub latencies: Vec<Duration>,
 }
 
-/// Sends `requests` copies of `request` over `connections`. Any answer but 200 ends the run.
+/// Sends `requests` requests over `connections`, from each of `all` in turn. Any answer but 200 ends the run.
 pub async fn run(
     address: SocketAddr,
-    request: &Bytes,
+    all: &Arc<[Bytes]>,
     requests: usize,
     connections: usize,
 ) -> io::Result<Load> {
@@ -34,7 +34,7 @@ pub async fn run(
     let mut clients = JoinSet::new();
     let started = Instant::now();
     for connection in open {
-        clients.spawn(client(connection, request.clone(), sent.clone(), requests));
+        clients.spawn(client(connection, all.clone(), sent.clone(), requests));
     }
     let mut latencies = Vec::with_capacity(requests);
     while let Some(client) = clients.join_next().await {
@@ -47,14 +47,19 @@ pub async fn run(
 
 async fn client(
     mut connection: Connection,
-    request: Bytes,
+    all: Arc<[Bytes]>,
     sent: Arc<AtomicUsize>,
     requests: usize,
 ) -> io::Result<Vec<Duration>> {
     let mut latencies = Vec::new();
-    while sent.fetch_add(1, Ordering::Relaxed) < requests {
+    loop {
+        let number = sent.fetch_add(1, Ordering::Relaxed);
+        if number >= requests {
+            break;
+        }
+        let request = &all[number % all.len()];
         let started = Instant::now();
-        let (status, body) = connection.exchange(&request).await?;
+        let (status, body) = connection.exchange(request).await?;
         if status != 200 {
             let body = String::from_utf8_lossy(body);
             return Err(io::Error::other(format!("HTTP {status}: {body}")));

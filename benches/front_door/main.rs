@@ -10,11 +10,14 @@
 //! * start: from `exec` to the first 200 of `/health`, on a database that exists.
 //! * shared (with `--postgres` and `--redis`, as `scripts/with-services` brings them): a call on both against embedded, round
 //!   trips to Redis per request, and what a legacy session takes there.
+//! * ledger (also on PostgreSQL, with `--postgres` and `--redis`): calls that cost something, of 100 tenants and of one, against
+//!   calls that are free, and how many statements of SQL a call takes.
 //! * events: until the first event of `GET /sse`, and of a call that reports progress.
 #![expect(clippy::print_stdout, reason = "a tool on the command line, whose output this is")]
 
 mod child;
 mod figures;
+mod ledger;
 mod load;
 mod measure;
 mod memory;
@@ -30,7 +33,7 @@ use clap::{Parser, ValueEnum};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the front door costs.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 struct Options {
     /// Requests per server and round.
     #[arg(long, default_value_t = 60_000)]
@@ -75,6 +78,7 @@ enum Part {
     Start,
     Events,
     Shared,
+    Ledger,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,6 +131,9 @@ fn measure(options: &Options) -> Result<(), Failure> {
         }
         if wanted(Part::Events) {
             measure::events(&deployment).await?;
+        }
+        if wanted(Part::Ledger) {
+            ledger::ledger(options).await?;
         }
         if let (true, Some(postgres), Some(redis)) =
             (wanted(Part::Shared), options.postgres.clone(), options.redis.clone())

@@ -1,6 +1,7 @@
 //! What is measured, and how it is printed.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub struct Round {
     pub cpu_micros: f64,
     pub per_second: f64,
-    p50: f64,
+    pub p50: f64,
     p99: f64,
 }
 
@@ -32,7 +33,7 @@ pub struct Round {
 pub struct Side {
     name: &'static str,
     child: Child,
-    request: Bytes,
+    requests: Arc<[Bytes]>,
     rounds: Vec<Round>,
 }
 
@@ -40,17 +41,17 @@ impl Side {
     pub async fn warm(
         name: &'static str,
         child: Child,
-        request: Bytes,
+        requests: Arc<[Bytes]>,
         options: &Options,
     ) -> Result<Self, Failure> {
-        load::run(child.address, &request, WARM_UP, options.connections).await?;
-        Ok(Self { name, child, request, rounds: Vec::new() })
+        load::run(child.address, &requests, WARM_UP, options.connections).await?;
+        Ok(Self { name, child, requests, rounds: Vec::new() })
     }
 
     pub async fn round(&mut self, options: &Options) -> Result<(), Failure> {
         let before = self.child.cpu()?;
         let load =
-            load::run(self.child.address, &self.request, options.requests, options.connections).await?;
+            load::run(self.child.address, &self.requests, options.requests, options.connections).await?;
         // What is done beside the answers, such as writing the journal, belongs to them.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let cpu = self.child.cpu()?.saturating_sub(before);
@@ -64,7 +65,18 @@ impl Side {
         Ok(())
     }
 
-    fn samples(&self, figure: impl Fn(&Round) -> f64) -> Samples {
+    /// A counter of the server's metrics.
+    pub async fn counter(&self, name: &str) -> Result<f64, Failure> {
+        let address = self.child.metrics.ok_or("a server without metrics")?;
+        let mut connection = Connection::open(address).await?;
+        let (_, page) = connection.exchange(&request("GET", "/metrics", "", "", "")).await?;
+        let page = String::from_utf8_lossy(page);
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.ok_or_else(|| format!("no counter {name}"))?.parse()?)
+    }
+
+    /// A figure of its rounds.
+    pub fn samples(&self, figure: impl Fn(&Round) -> f64) -> Samples {
         Samples::new(self.rounds.iter().map(figure))
     }
 
@@ -106,8 +118,8 @@ pub async fn calls(deployment: &Deployment, options: &Options) -> Result<(), Fai
         asked.len(),
         answer.len()
     );
-    let mut echo = Side::warm("bare axum", echo, echoed, options).await?;
-    let mut weir = Side::warm("weir", weir, asked, options).await?;
+    let mut echo = Side::warm("bare axum", echo, [echoed].into(), options).await?;
+    let mut weir = Side::warm("weir", weir, [asked].into(), options).await?;
     for _ in 0..options.rounds {
         echo.round(options).await?;
         weir.round(options).await?;

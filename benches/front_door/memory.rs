@@ -72,10 +72,10 @@ async fn sessions(deployment: &Deployment, options: &Options) -> Result<(), Fail
     // What any load costs once (threads' arenas, pages of the database, buffers) is no session's, so as many were opened
     // before those that count.
     let initialize = initialize(&deployment.key);
-    load::run(child.address, &initialize, options.sessions, options.connections).await?;
+    load::run(child.address, &[initialize.clone()].into(), options.sessions, options.connections).await?;
     tokio::time::sleep(REST).await;
     let before = Memory::of(&child)?;
-    load::run(child.address, &initialize, options.sessions, options.connections).await?;
+    load::run(child.address, &[initialize.clone()].into(), options.sessions, options.connections).await?;
     tokio::time::sleep(REST).await;
     Memory::of(&child)?.print_each(before, options.sessions, "idle legacy sessions beside as many");
     Ok(())

@@ -19,7 +19,10 @@ use weir::audit::Actor;
 use weir::clock::Clock;
 use weir::config::{Config, Layers};
 use weir::db::Db;
+use weir::id::TenantId;
 use weir::mcp::content::ToolResult;
+use weir::plans::PlanName;
+use weir::prices;
 use weir::providers::{Call, Provider, ToolSpec, Toolkit};
 use weir::serve::Listeners;
 use weir::{egress, telemetry, tenants};
@@ -66,15 +69,36 @@ impl Deployment {
 }
 
 async fn fill(database: &str) -> Result<String, Failure> {
+    Ok(customers(database, 1, None).await?.remove(0))
+}
+
+/// What a call costs where it costs something.
+const PRICED: &str = r#"{"kind": "usage", "tools": [{"name": "*", "per_call": "0.001"}]}"#;
+
+/// Makes tenants, on a plan of this name that has prices, where one is given, and a key for each.
+pub async fn customers(database: &str, tenants: usize, plan: Option<&str>) -> Result<Vec<String>, Failure> {
     egress::install_crypto();
     let db = Db::connect(&config(database, None, 0)?.database).await?;
     db.migrate().await?;
     let clock = Clock::system();
-    let tenant = tenants::create(&db, &clock, Actor::Cli, "bench").await?;
-    let new = NewKey::new(KeyKind::ApiKey, "bench");
-    let (_, secret) = api_keys::create(&db, &clock, Actor::Cli, tenant.id, new).await?;
+    let plan: Option<PlanName> = plan.map(str::parse).transpose()?;
+    if let Some(plan) = &plan {
+        let terms = serde_json::from_str(PRICED)?;
+        prices::publish(&db, &clock, Actor::Cli, plan, &terms, (None, Duration::ZERO)).await?;
+    }
+    let mut keys = Vec::with_capacity(tenants);
+    for _ in 0..tenants {
+        let name = TenantId::new().to_string();
+        let tenant = tenants::create(&db, &clock, Actor::Cli, &name).await?;
+        if let Some(plan) = &plan {
+            tenants::set_plan(&db, &clock, Actor::Cli, tenant.id, plan, Duration::ZERO).await?;
+        }
+        let new = NewKey::new(KeyKind::ApiKey, "bench");
+        let (_, secret) = api_keys::create(&db, &clock, Actor::Cli, tenant.id, new).await?;
+        keys.push(secret.expose().to_owned());
+    }
     db.close().await;
-    Ok(secret.expose().to_owned())
+    Ok(keys)
 }
 
 /// The defaults, with limits that are counted but never reached.
@@ -132,7 +156,12 @@ pub async fn weir(database: &str, redis: Option<&str>, port: u16) -> Result<(), 
     let parts = Parts { providers: vec![tools()?], ..Parts::new(config, db) };
     let app = Box::pin(App::start(parts)).await?;
     let listeners = Listeners::bind(&app.config).await?;
-    announce(&listeners.public)?;
+    let metrics = listeners.metrics.as_ref().map(TcpListener::local_addr).transpose()?;
+    println!(
+        "{} {}",
+        listeners.public.local_addr()?,
+        metrics.map_or(String::new(), |address| address.to_string())
+    );
     Box::pin(weir::serve::run(app, listeners, parent_gone())).await;
     Ok(())
 }

@@ -51,8 +51,8 @@ pub async fn shared(embedded: &Deployment, services: &Services, options: &Option
         options.rounds, options.requests, options.connections
     );
     let address = replica.address;
-    let mut alone = Side::warm("embedded", alone, asked(&embedded.key), options).await?;
-    let mut replica = Side::warm("shared", replica, asked(&deployment.key), options).await?;
+    let mut alone = Side::warm("embedded", alone, [asked(&embedded.key)].into(), options).await?;
+    let mut replica = Side::warm("shared", replica, [asked(&deployment.key)].into(), options).await?;
     let before = counters.leases().await?;
     for _ in 0..options.rounds {
         alone.round(options).await?;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Largest answer that is understood, in bytes.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 256 * 1024;
 
 /// A request of this method to `/mcp` or another path, with the headers that an MCP client sends.
 pub fn request(method: &str, path: &str, key: &str, extra: &str, body: &str) -> Bytes {

@@ -149,6 +149,7 @@ impl App {
             &fetcher,
         )?;
         let sealer = Arc::new(Sealer::new(&settings::deployment_secret(&db).await?)?);
+        db.count(metrics.database_statements.clone());
         db.breaker().tell(metrics.database_up.clone(), metrics.database_refused.clone());
         let kept = (config.auth.cache_ttl.get(), config.auth.stale.get());
         let prices = Arc::new(Book::new(db.clone(), clock.clone(), kept));

@@ -42,9 +42,10 @@ pub(crate) mod testing;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgQueryResult;
 use sqlx::sqlite::SqliteQueryResult;
@@ -72,6 +73,8 @@ struct Inner {
     /// The longest that one query may take, waiting for a connection included.
     limit: Duration,
     breaker: Breaker,
+    /// Counts the queries that were tried.
+    statements: OnceLock<IntCounter>,
 }
 
 /// The pools of either engine.
@@ -102,7 +105,12 @@ impl Db {
             ));
         };
         let limit = config.acquire_timeout.get() + config.statement_timeout.get() + GRACE;
-        Ok(Self(Arc::new(Inner { pools, limit, breaker: Breaker::new("database") })))
+        Ok(Self(Arc::new(Inner {
+            pools,
+            limit,
+            breaker: Breaker::new("database"),
+            statements: OnceLock::new(),
+        })))
     }
 
     /// Opens a database that is there already: what `serve` and the management commands do, so that a typo in a
@@ -173,6 +181,11 @@ impl Db {
         let _ = tokio::time::timeout(LAST_CALL, closed).await;
     }
 
+    /// Counts the queries that are tried from now on.
+    pub fn count(&self, statements: IntCounter) {
+        let _ = self.0.statements.set(statements);
+    }
+
     /// What knows whether the database is there.
     #[must_use]
     pub fn breaker(&self) -> &Breaker {
@@ -209,6 +222,9 @@ impl Db {
         let breaker = self.breaker();
         if !breaker.allow() {
             return Err(Error::Away(breaker.name()));
+        }
+        if let Some(statements) = self.0.statements.get() {
+            statements.inc();
         }
         let broken_off = |kind: std::io::ErrorKind| Err(sqlx::Error::Io(kind.into()));
         let answer = tokio::select! {

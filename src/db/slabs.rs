@@ -130,15 +130,14 @@ pub(crate) async fn lease(tx: &mut Tx, slab: NewSlab) -> Result<()> {
 /// Leaves a slab no more than `amount`; the rest goes back to where it came from, or is lost with it. Nothing, where it has no
 /// more or is closed.
 pub(crate) async fn shrink(tx: &mut Tx, id: SlabId, amount: Credits, now: Timestamp) -> Result<()> {
-    let before: Option<(PeriodId, Option<GrantId>, Credits)> =
-        in_tx!(tx, |conn| {
-            sqlx::query_as(
+    let before: Option<(PeriodId, Option<GrantId>, Credits)> = in_tx!(tx, |conn| {
+        sqlx::query_as(
         "select period_id, grant_id, amount from slabs where id = $1 and closed_at is null and amount > $2"
     )
     .bind(id)
     .bind(amount)
     .fetch_optional(conn)
-        })?;
+    })?;
     let Some((period, grant, before)) = before else { return Ok(()) };
     in_tx!(tx, |conn| done(
         sqlx::query("update slabs set amount = $2 where id = $1").bind(id).bind(amount).execute(conn)

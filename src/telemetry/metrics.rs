@@ -136,6 +136,8 @@ pub struct Metrics {
     pub replicas: IntGauge,
     /// Queries that were not tried, because the database was known to be away.
     pub database_refused: IntCounter,
+    /// Queries that were tried.
+    pub database_statements: IntCounter,
     /// The ledger.
     pub metering: Metering,
 }
@@ -224,6 +226,7 @@ impl Metrics {
             messages_dropped: counter(r, "weir_messages_dropped_total", "Messages to replicas given up.")?,
             replicas: gauge(r, "weir_replicas", "Replicas that live, this one included.")?,
             database_refused: counter(r, "weir_database_refused_total", "Queries not tried: it is away.")?,
+            database_statements: counter(r, "weir_database_statements_total", "Queries tried.")?,
             metering: Metering::register(r)?,
             registry,
         })
