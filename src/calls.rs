@@ -1,15 +1,17 @@
 //! The record of tool calls: one per logical call, written in batches, read by the tenant that made them.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::caller::{Credential, Principal};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::credentials;
 use crate::db::{self, Db, Listed, Page, storable};
 use crate::error::Result;
 use crate::id::{CallId, PeriodId, PriceVersionId, TenantId};
+use crate::ledger::{days, rollups};
 
 pub use crate::db::calls::CallRow;
 
@@ -45,13 +47,13 @@ pub struct CallRecord {
     pub version: Option<PriceVersionId>,
 }
 
-/// Records calls, in one statement. A call that is recorded already stays as it is, so a batch whose fate is not
-/// known may be sent again.
+/// Records calls, in one statement unless some began on an earlier day, whose sums are then not right any more. A call that is
+/// recorded already stays as it is, so a batch whose fate is not known may be sent again.
 ///
 /// # Errors
 /// [`Error::Database`](crate::error::Error::Database); then none of the batch was recorded, or its fate is not
 /// known.
-pub async fn insert_batch(db: &Db, records: &[CallRecord]) -> Result<()> {
+pub async fn insert_batch(db: &Db, clock: &Clock, records: &[CallRecord]) -> Result<()> {
     if records.is_empty() {
         return Ok(());
     }
@@ -74,7 +76,18 @@ pub async fn insert_batch(db: &Db, records: &[CallRecord]) -> Result<()> {
             price_version_id: record.version,
         })
         .collect();
-    db::calls::insert_batch(db, &batch).await
+    let today = days::day_of(clock.now());
+    let began = records.iter().map(|record| days::day_of(record.started_at));
+    let late: BTreeSet<_> = began.filter(|day| *day < today).collect();
+    if late.is_empty() {
+        return db::calls::insert_batch(db, &batch).await;
+    }
+    let mut tx = db.begin().await?;
+    db::calls::insert_batch_in(db, &mut tx, &batch).await?;
+    for day in late {
+        rollups::mark_stale(&mut tx, day).await?;
+    }
+    tx.commit().await
 }
 
 /// One page of the calls that a tenant, or one credential of it, began within `range` (its end not included), in
@@ -102,7 +115,6 @@ pub async fn list_day(
 mod tests {
     use super::*;
     use crate::audit::Actor;
-    use crate::clock::Clock;
     use crate::db::testing::on_every_engine;
     use crate::id::KeyId;
     use crate::tenants;
@@ -145,9 +157,9 @@ mod tests {
                 record(&key, 2000),
                 record(&foreign, 1500),
             ];
-            insert_batch(&db, &batch).await.expect("a batch");
-            insert_batch(&db, &batch).await.expect("the same batch");
-            insert_batch(&db, &[]).await.expect("nothing");
+            insert_batch(&db, &clock, &batch).await.expect("a batch");
+            insert_batch(&db, &clock, &batch).await.expect("the same batch");
+            insert_batch(&db, &clock, &[]).await.expect("nothing");
 
             let mut seen = Vec::new();
             let mut page = Page::first(1);

@@ -22,6 +22,7 @@ pub mod calls;
 pub mod credentials;
 pub mod credits;
 pub mod hooks;
+pub mod ledger;
 pub mod limits;
 pub mod operator_keys;
 pub mod plans;

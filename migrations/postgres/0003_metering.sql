@@ -126,7 +126,7 @@ create table slabs (
 create index slabs_open_meter on slabs (meter_id) where closed_at is null;
 create index slabs_open_tenant on slabs (tenant_id) where closed_at is null;
 create index slabs_grant on slabs (grant_id);
-create index slabs_period on slabs (period_id);
+create index slabs_period on slabs (period_id, id);
 create trigger slabs_fixed before update on slabs for each row
 when (old.closed_at is not null)
 execute function weir_refuse('a closed slab is final');
@@ -193,6 +193,11 @@ begin
     if to_regclass(quote_ident(part)) is not null then
         return;
     end if;
+    -- Rows that came before their part was there stay where they are.
+    if exists (select 1 from calls_other where id >= weir_call_bound(first)
+               and id < weir_call_bound(first + interval '1 month')) then
+        return;
+    end if;
     execute format('create table %I (like calls including defaults including constraints including indexes)', part);
     -- Attaching takes a lesser lock than making a part at once.
     execute format('alter table calls attach partition %I for values from (%L) to (%L)', part,
@@ -232,6 +237,23 @@ begin
         raise exception 'the ledger is append-only' using errcode = 'restrict_violation';
     end if;
     return old;
+end $$;
+-- Drops the part for the month of this moment, if all of it is below the floor. Whether it was there.
+create function weir_drop_calls_month(moment timestamp) returns boolean language plpgsql as $$
+declare
+    first timestamp := date_trunc('month', moment);
+    part text := 'calls_' || to_char(first, 'YYYY_MM');
+begin
+    if to_regclass(quote_ident(part)) is null then
+        return false;
+    end if;
+    if weir_call_bound(first + interval '1 month') > coalesce((select call_id from ledger_floor), '') then
+        raise exception 'the ledger is append-only' using errcode = 'restrict_violation';
+    end if;
+    -- Whoever waits for the lock holds up every call.
+    perform set_config('lock_timeout', '1000', true);
+    execute format('drop table %I', part);
+    return true;
 end $$;
 create trigger calls_fixed before update on calls for each row execute function weir_refuse('the ledger is append-only');
 create trigger calls_kept before delete on calls for each row execute function weir_calls_kept();

@@ -117,7 +117,7 @@ create table slabs (
 create index slabs_open_meter on slabs (meter_id) where closed_at is null;
 create index slabs_open_tenant on slabs (tenant_id) where closed_at is null;
 create index slabs_grant on slabs (grant_id);
-create index slabs_period on slabs (period_id);
+create index slabs_period on slabs (period_id, id);
 create trigger slabs_fixed before update on slabs when old.closed_at is not null
 begin select raise(abort, 'a closed slab is final'); end;
 create trigger slabs_source before update of id, tenant_id, period_id, grant_id, meter_id on slabs

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Hook, LogHook, MetricsHook};
 use crate::http::client_ip::Flood;
 use crate::id::TenantId;
+use crate::ledger::{retention, rollups};
 use crate::limits::{self, Limits};
 use crate::mcp::bus::{Bus, Heard};
 use crate::mcp::server_info;
@@ -42,6 +43,9 @@ const SHARED_SWEEP: Duration = Duration::from_secs(12);
 const LEAST_SWEEP: Duration = Duration::from_millis(100);
 /// How long until sessions are checked again whose credential could not be.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
+/// When days of the ledger are summed, and old ones deleted: first this long after the start, then this often.
+const LEDGER_FIRST: Duration = Duration::from_secs(30);
+const LEDGER_EVERY: Duration = Duration::from_secs(3600);
 /// How long fetching a key set may take.
 const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -133,7 +137,7 @@ impl App {
         let internal = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
         let metrics = Arc::new(Metrics::new(clock.now()).map_err(|e| internal(&e))?);
         let bus = Bus::new();
-        let (journal, writer) = Journal::new(db.clone(), metrics.clone());
+        let (journal, writer) = Journal::new(db.clone(), clock.clone(), metrics.clone());
         let hooks: Arc<[Box<dyn Hook>]> =
             [Box::new(MetricsHook::new(metrics.clone())) as Box<dyn Hook>, Box::new(LogHook)]
                 .into_iter()
@@ -229,6 +233,7 @@ impl App {
         tasks.spawn(enforce_revocations(self.clone()));
         tasks.spawn(sweep(self.clone()));
         self.keep_accounts();
+        tasks.spawn(keep_ledger(self.clone()));
         // As long as the journal, which is written to the end.
         let (db, stop) = (self.db.clone(), self.last_tasks.stopping().clone());
         self.last_tasks.spawn(async move { stop.run_until_cancelled(db.watch()).await });
@@ -385,4 +390,26 @@ async fn sweep(app: Arc<App>) {
             }
         }
     }
+}
+
+/// Sums the days of the ledger that are over, and deletes what need not be kept. Every process does so; they keep out of each
+/// other's way.
+async fn keep_ledger(app: Arc<App>) {
+    let mut timer = tokio::time::interval_at(Instant::now() + LEDGER_FIRST, LEDGER_EVERY);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let stopping = app.tasks.stopping().clone();
+    let keep = async {
+        loop {
+            timer.tick().await;
+            match rollups::keep(&app.db, &app.clock).await {
+                Ok(days) if days.is_empty() => {}
+                Ok(days) => tracing::info!(days = days.len(), "days of the ledger were summed"),
+                Err(error) => tracing::warn!(%error, "the days of the ledger cannot be summed now"),
+            }
+            if let Err(error) = retention::keep(&app.db, &app.clock, app.config.metering.keep_months).await {
+                tracing::warn!(%error, "old calls cannot be deleted now");
+            }
+        }
+    };
+    stopping.run_until_cancelled(keep).await;
 }

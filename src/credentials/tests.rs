@@ -316,7 +316,7 @@ fn futures_can_be_spawned() {
         nouns::list(&w.db, Page::first(1)).await?;
         crate::api_keys::list(&w.db, w.tenant, Page::first(1)).await?;
         crate::audit::list(&w.db, None, Page::first(1)).await?;
-        crate::calls::insert_batch(&w.db, &[]).await?;
+        crate::calls::insert_batch(&w.db, &w.clock, &[]).await?;
         crate::session_history::list(&w.db, w.tenant, Page::first(1)).await?;
         crate::operator_keys::create(&w.db, &w.clock, Actor::Cli, "").await?;
         crate::operator_keys::verify(&w.db, &w.clock, "").await?;

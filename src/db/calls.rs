@@ -5,9 +5,9 @@ use std::ops::Range;
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{Db, Listed, Page, Pools};
+use super::{Db, JsonText, Listed, Page, Pools, Tx, done};
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{CallId, PeriodId, PriceVersionId, TenantId};
 
 /// One logical tool call.
@@ -55,44 +55,44 @@ pub(crate) struct NewCall<'a> {
     pub(crate) price_version_id: Option<PriceVersionId>,
 }
 
-/// Inserts calls in one statement; one that is there already stays as it is, so a batch may be sent again. The
-/// engines read a list from JSON each in its own way.
-pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall<'_>]) -> Result<()> {
-    let list = serde_json::to_string(batch).map_err(|error| Error::Internal(error.to_string()))?;
+/// The engines read a list from JSON each in its own way. `where true` tells SQLite's parser that `on` is not a join's.
+const INSERT_SQLITE: &str =
+    "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
+                        request_bytes, result_bytes, correlation_id, period_id, price_version_id)
+     select value ->> 'id', value ->> 'tenant_id', value ->> 'credential', value ->> 'server',
+            value ->> 'tool', value ->> 'outcome', value ->> 'started_at', value ->> 'duration_us',
+            value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'correlation_id',
+            value ->> 'period_id', value ->> 'price_version_id'
+     from jsonb_each($1) where true
+     on conflict (id) do nothing";
+const INSERT_POSTGRES: &str =
+    "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
+                        request_bytes, result_bytes, correlation_id, period_id, price_version_id)
+     select id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
+            request_bytes, result_bytes, correlation_id, period_id, price_version_id
+     from json_to_recordset(cast($1 as json)) as r
+          (id text, tenant_id text, credential text, server text, tool text, outcome text,
+           started_at bigint, duration_us bigint, request_bytes bigint, result_bytes bigint,
+           correlation_id text, period_id text, price_version_id text)
+     on conflict (id) do nothing";
+
+fn insert_sql(db: &Db) -> &'static str {
     match db.pools() {
-        // `where true` tells SQLite's parser that `on` is not a join's.
-        Pools::Sqlite { write, .. } => on_pool!(db, write, |conn| {
-            sqlx::query(
-            "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
-                                request_bytes, result_bytes, correlation_id, period_id, price_version_id)
-             select value ->> 'id', value ->> 'tenant_id', value ->> 'credential', value ->> 'server',
-                    value ->> 'tool', value ->> 'outcome', value ->> 'started_at', value ->> 'duration_us',
-                    value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'correlation_id',
-                    value ->> 'period_id', value ->> 'price_version_id'
-             from jsonb_each($1) where true
-             on conflict (id) do nothing"
-        )
-        .bind(list)
-        .execute(conn)
-        })
-        .map(|_| ()),
-        Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
-            sqlx::query(
-            "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
-                                request_bytes, result_bytes, correlation_id, period_id, price_version_id)
-             select id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
-                    request_bytes, result_bytes, correlation_id, period_id, price_version_id
-             from json_to_recordset(cast($1 as json)) as r
-                  (id text, tenant_id text, credential text, server text, tool text, outcome text,
-                   started_at bigint, duration_us bigint, request_bytes bigint, result_bytes bigint,
-                   correlation_id text, period_id text, price_version_id text)
-             on conflict (id) do nothing"
-        )
-        .bind(list)
-        .execute(conn)
-        })
-        .map(|_| ()),
+        Pools::Sqlite { .. } => INSERT_SQLITE,
+        Pools::Postgres(_) => INSERT_POSTGRES,
     }
+}
+
+/// Inserts calls in one statement; one that is there already stays as it is, so a batch may be sent again.
+pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall<'_>]) -> Result<()> {
+    let sql = insert_sql(db);
+    on_writer!(db, |conn| done(sqlx::query(sql).bind(JsonText(batch)).execute(conn))).map(|_| ())
+}
+
+/// The same within a transaction.
+pub(crate) async fn insert_batch_in(db: &Db, tx: &mut Tx, batch: &[NewCall<'_>]) -> Result<()> {
+    let sql = insert_sql(db);
+    in_tx!(tx, |conn| done(sqlx::query(sql).bind(JsonText(batch)).execute(conn))).map(|_| ())
 }
 
 /// A tenant's calls that began within `range`, in the order in which they began.
@@ -149,7 +149,12 @@ pub(crate) async fn list_credential(
 
 /// When the call that a page comes after began, never before the range; the range's end of time for a call
 /// that the tenant does not have, so that a foreign cursor finds nothing.
-async fn start_of(db: &Db, tenant: TenantId, from: Timestamp, page: Page<CallId>) -> Result<Timestamp> {
+pub(super) async fn start_of(
+    db: &Db,
+    tenant: TenantId,
+    from: Timestamp,
+    page: Page<CallId>,
+) -> Result<Timestamp> {
     let Some(after) = page.after else { return Ok(from) };
     let began: Option<Timestamp> = on_reader!(db, |conn| sqlx::query_scalar(
         "select started_at from calls where tenant_id = $1 and id = $2"

@@ -21,6 +21,7 @@ pub mod grants;
 mod held;
 pub(crate) mod idempotency;
 pub mod invalidations;
+pub mod ledger;
 pub(crate) mod meters;
 mod migrations;
 pub mod operator_keys;
@@ -36,6 +37,7 @@ pub(crate) mod slabs;
 mod sqlite;
 pub mod tenants;
 mod tx;
+pub mod usage_days;
 
 #[cfg(test)]
 pub(crate) mod testing;

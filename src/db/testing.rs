@@ -53,3 +53,22 @@ pub(crate) async fn on_every_engine(test: impl AsyncFn(Db)) {
     db.close().await;
     sqlx::query(AssertSqlSafe(format!("drop database {name}"))).execute(&mut admin).await.expect("dropped");
 }
+
+/// Runs statements that no query of Weir's is, such as ones that do harm.
+pub(crate) async fn execute(db: &Db, sql: &str) {
+    try_execute(db, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// The same, where it may be refused.
+pub(crate) async fn try_execute(db: &Db, sql: &str) -> Result<(), String> {
+    let sql = AssertSqlSafe(sql.to_owned());
+    let done = on_writer!(db, |conn| super::done(sqlx::raw_sql(sql).execute(conn)));
+    done.map(|_| ()).map_err(|error| format!("{error:?}"))
+}
+
+/// One number.
+pub(crate) async fn number(db: &Db, sql: &str) -> i64 {
+    let sql = AssertSqlSafe(sql.to_owned());
+    let found = on_writer!(db, |conn| sqlx::query_scalar(sql).fetch_one(conn));
+    found.unwrap_or_else(|error| panic!("{error:?}"))
+}

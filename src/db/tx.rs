@@ -43,6 +43,30 @@ impl Db {
         };
         Ok(Tx { db: self.clone(), engine })
     }
+
+    /// Begins a transaction that only reads, and sees the database as it is at its first query, whatever happens meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
+    pub(crate) async fn begin_reading(&self) -> Result<Tx> {
+        let engine = match self.pools() {
+            // A reader of the WAL keeps to the state that it found.
+            Pools::Sqlite { read, .. } => {
+                Engine::Sqlite(self.guarded(read.pool().begin_with("BEGIN DEFERRED")).await?)
+            }
+            Pools::Postgres(server) => {
+                let begun = self.guarded(Box::pin(async {
+                    let mut held = server.acquire().await?;
+                    sqlx::raw_sql("begin isolation level repeatable read read only")
+                        .execute(&mut *held)
+                        .await?;
+                    Ok(held)
+                }));
+                Engine::Postgres(begun.await?)
+            }
+        };
+        Ok(Tx { db: self.clone(), engine })
+    }
 }
 
 impl Tx {

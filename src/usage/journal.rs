@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breaker;
 use crate::calls::{self, CallRecord};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::db::Db;
 use crate::error::Result;
 use crate::mcp::session::Session;
@@ -54,16 +54,17 @@ pub struct Journal {
 pub struct Writer {
     queue: mpsc::Receiver<Entry>,
     db: Db,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
 impl Journal {
     /// A journal and its writer, which must be [run](Writer::run).
     #[must_use]
-    pub fn new(db: Db, metrics: Arc<Metrics>) -> (Self, Writer) {
+    pub fn new(db: Db, clock: Clock, metrics: Arc<Metrics>) -> (Self, Writer) {
         let (queue, reader) = mpsc::channel(QUEUE);
         let journal = Self { queue, db: db.clone(), metrics: metrics.clone() };
-        (journal, Writer { queue: reader, db, metrics })
+        (journal, Writer { queue: reader, db, clock, metrics })
     }
 
     /// Records a call.
@@ -246,7 +247,7 @@ impl Writer {
 
     /// Writes a batch; writing one twice changes nothing but, at most, counts of sessions that several replicas served.
     async fn try_write(&self, rows: &Rows) -> Result<()> {
-        calls::insert_batch(&self.db, &rows.calls).await?;
+        calls::insert_batch(&self.db, &self.clock, &rows.calls).await?;
         session_history::write(&self.db, &rows.opened, &rows.closed).await?;
         session_history::add(&self.db, &rows.used).await
     }
@@ -272,7 +273,6 @@ mod tests {
     use super::*;
     use crate::audit::Actor;
     use crate::caller::{Credential, Principal};
-    use crate::clock::Clock;
     use crate::db::Page;
     use crate::db::testing::on_every_engine;
     use crate::id::{KeyId, SessionRowId, TenantId};
@@ -313,7 +313,7 @@ mod tests {
             let clock = Clock::system();
             let metrics = Arc::new(Metrics::new(clock.now()).expect("metrics"));
             let tenant = tenants::create(&db, &clock, Actor::Cli, "a").await.expect("a tenant").id;
-            let (journal, writer) = Journal::new(db.clone(), metrics.clone());
+            let (journal, writer) = Journal::new(db.clone(), clock.clone(), metrics.clone());
             let all: Vec<_> = (0..SESSIONS).map(|_| opened(tenant, clock.now())).collect();
             for one in &all {
                 journal.offer(Entry::Opened(Box::new(one.clone())));
