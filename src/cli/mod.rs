@@ -7,12 +7,14 @@ mod dev;
 mod grants;
 mod health;
 mod keys;
+mod ledger;
 mod operators;
 mod plans;
 mod prices;
 pub mod probe;
 mod service;
 mod tenants;
+mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::clock::Clock;
 use crate::config::{Config, Layers};
 use crate::db::Db;
+use crate::id::TenantId;
 
 /// Why a command failed, as a sentence.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -52,6 +55,10 @@ enum Command {
     Grant(grants::GrantArgs),
     /// Show a tenant's account, and cap what it may owe
     Account(accounts::AccountArgs),
+    /// Show and export what tenants used
+    Usage(usage::UsageArgs),
+    /// Check the ledger of charges
+    Ledger(ledger::LedgerArgs),
     /// Create, list and revoke operator keys, which open the admin API
     OperatorKey(operators::OperatorKeyArgs),
     /// Check an MCP server as an outside monitor would: connect, list tools, call one that only reads
@@ -106,6 +113,15 @@ struct Store {
     lead: Duration,
 }
 
+/// The tenant of this id or name. One that was deleted is found by its id.
+async fn tenant_of(db: &Db, text: &str) -> Result<TenantId, Failure> {
+    let found = match text.parse::<TenantId>() {
+        Ok(id) => crate::ledger::usage::has_tenant(db, id).await.map_err(explain)?.then_some(id),
+        Err(_) => crate::tenants::find_by_name(db, text).await.map_err(explain)?.map(|tenant| tenant.id),
+    };
+    found.ok_or_else(|| format!("--tenant: there is no tenant {text:?}").into())
+}
+
 /// The whole chain of an error: on the command line the operator may see what the database said.
 #[expect(clippy::needless_pass_by_value, reason = "stands in map_err")]
 fn explain(error: crate::error::Error) -> Failure {
@@ -133,6 +149,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Plan(args) => plans::run(args).await,
         Command::Grant(args) => grants::run(args).await,
         Command::Account(args) => accounts::run(args).await,
+        Command::Usage(args) => usage::run(args).await,
+        Command::Ledger(args) => ledger::run(args).await,
         Command::OperatorKey(args) => operators::run(args).await,
         Command::Probe(args) => Ok(probe::run(args).await?),
         Command::Health(args) => health::run(args).await,

@@ -79,6 +79,8 @@ pub fn admin_routes() -> Vec<Route> {
         ("/admin/v1/tenants/{tenant}/events", "GET", get(admin::accounts::events)),
         ("/admin/v1/tenants/{tenant}/grants", "GET POST", get(admin::grants::list).post(admin::grants::add)),
         ("/admin/v1/tenants/{tenant}/grants/{grant}", "DELETE", delete(admin::grants::void)),
+        ("/admin/v1/tenants/{tenant}/usage", "GET", get(admin::usage::sums)),
+        ("/admin/v1/tenants/{tenant}/calls", "GET", get(admin::usage::calls)),
         ("/admin/v1/plans", "GET", get(admin::plans::list)),
         (
             "/admin/v1/plans/{plan}",

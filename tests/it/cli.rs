@@ -232,7 +232,19 @@ fn mistakes_are_named_on_stderr_with_an_exit_code() {
         assert!(stderr.contains(text), "{args:?}: {stderr}");
         assert!(output.stdout.is_empty() && !stderr.contains("hunter2"), "{args:?}");
     }
-    for command in ["dev", "serve", "migrate", "tenant", "key", "plan", "operator-key", "probe", "health"] {
+    for command in [
+        "dev",
+        "serve",
+        "migrate",
+        "tenant",
+        "key",
+        "plan",
+        "usage",
+        "ledger",
+        "operator-key",
+        "probe",
+        "health",
+    ] {
         let output = run(weir(dir.path()).args([command, "--help"]));
         assert!(output.status.success() && output.stdout.len() > 100, "{command}");
     }

@@ -198,7 +198,7 @@ async fn scopes_hide_tools_by_server_name_and_risk() {
     let gateway = Gateway::start().await;
     let tenant = gateway.tenant("a").await;
     for (scopes, want) in [
-        (json!({ "servers": ["core"] }), vec!["dns_resolve", "get_status"]),
+        (json!({ "servers": ["core"] }), vec!["dns_resolve", "get_status", "get_usage"]),
         (json!({ "tools": ["e*", "dns_*"] }), vec!["dns_resolve", "echo"]),
         (
             json!({ "servers": ["lab"], "tools": ["*s"], "max_risk": "write" }),

@@ -84,6 +84,8 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
             | "/admin/v1/tenants/{tenant}/suspend"
             | "/admin/v1/tenants/{tenant}/resume"
             | "/admin/v1/tenants/{tenant}/sessions"
+            | "/admin/v1/tenants/{tenant}/usage"
+            | "/admin/v1/tenants/{tenant}/calls"
             | "/admin/v1/tenants/{tenant}/keys",
             _,
         ) => tenants_are_no_operators(world, &own(world, path), method).await,

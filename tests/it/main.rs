@@ -36,3 +36,4 @@ mod shutdown;
 mod sse;
 mod storms;
 mod support;
+mod usage;

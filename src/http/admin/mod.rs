@@ -10,6 +10,7 @@ pub mod keys;
 pub mod plans;
 pub mod sessions;
 pub mod tenants;
+pub mod usage;
 
 use std::str::FromStr;
 

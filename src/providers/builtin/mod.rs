@@ -4,6 +4,7 @@ mod account;
 mod calls;
 mod dns;
 mod prompts;
+mod usage;
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -17,6 +18,8 @@ use crate::usage::Usage;
 
 /// The pack's server name.
 pub const SERVER: &str = "core";
+/// Servers and names of its tools that are free under any prices.
+pub const FREE_TOOLS: [(&str, &str); 2] = [(SERVER, "get_status"), (SERVER, usage::NAME)];
 
 /// What the pack looks things up in.
 #[derive(Clone)]
@@ -41,5 +44,6 @@ pub fn provider(core: &Core, tools: &config::Tools) -> Result<Arc<dyn Provider>>
     let kit = dns::add(kit, resolver)?;
     let kit = account::add(kit, core)?;
     let kit = calls::add(kit, core)?;
+    let kit = usage::add(kit, core)?;
     Ok(prompts::add(kit)?.build())
 }
