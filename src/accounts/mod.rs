@@ -51,7 +51,7 @@ impl Standing {
 /// nothing is. Both are none for a tenant whose plan has no prices yet, or never.
 ///
 /// # Errors
-/// [`Error::Internal`] for a price version that is not what was published, [`Error::Database`], [`Error::Away`].
+/// `Internal` for a price version that is not what was published, `Database`, `Away`.
 pub async fn standing(db: &Db, tenant: TenantId, at: Timestamp) -> Result<Standing> {
     loop {
         let standing = Standing::of(db::periods::around(db, tenant, at).await?, at);
@@ -65,7 +65,7 @@ pub async fn standing(db: &Db, tenant: TenantId, at: Timestamp) -> Result<Standi
 /// One page of a tenant's periods, oldest first.
 ///
 /// # Errors
-/// [`Error::Database`].
+/// [`Error::Database`](crate::error::Error::Database).
 pub async fn periods(db: &Db, tenant: TenantId, page: Page<PeriodId>) -> Result<Listed<Period>> {
     db::periods::list(db, tenant, page).await
 }

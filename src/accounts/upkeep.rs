@@ -129,6 +129,11 @@ async fn turn(
     now: Timestamp,
 ) -> Result<(usize, Option<Vec<Event>>)> {
     let mut tx = db.begin().await?;
+    // Other processes are at the same list: most of it is done by one of them, and needs no lock.
+    if db::periods::get_in(&mut tx, period).await?.is_none_or(|period| period.closed_at.is_some()) {
+        tx.commit().await?;
+        return Ok((0, None));
+    }
     let row = db::tenants::lock(&mut tx, tenant).await?;
     let Some(mut account) = db::accounts::lock(&mut tx, tenant, now).await? else { return Ok((0, None)) };
     let mut opened = 0;
@@ -136,9 +141,7 @@ async fn turn(
         opened = opening::open_due(&mut tx, &mut account, &row.plan.parse()?, now, opening::AT_ONCE).await?;
     }
     let closed = closing::close(&mut tx, &account, period, now).await?;
-    if opened > 0 || closed.is_some() {
-        tx.commit().await?;
-    }
+    tx.commit().await?;
     Ok((opened, closed))
 }
 

@@ -86,9 +86,14 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
             | "/admin/v1/tenants/{tenant}/sessions"
             | "/admin/v1/tenants/{tenant}/usage"
             | "/admin/v1/tenants/{tenant}/calls"
-            | "/admin/v1/tenants/{tenant}/keys",
+            | "/admin/v1/tenants/{tenant}/keys"
+            | "/admin/v1/tenants/{tenant}/account"
+            | "/admin/v1/tenants/{tenant}/periods"
+            | "/admin/v1/tenants/{tenant}/events"
+            | "/admin/v1/tenants/{tenant}/grants",
             _,
         ) => tenants_are_no_operators(world, &own(world, path), method).await,
+        ("/admin/v1/tenants/{tenant}/grants/{grant}", "DELETE") => foreign_grant(world, path).await,
         ("/admin/v1/tenants/{tenant}/keys/{key}", "GET" | "DELETE") => {
             tenants_are_no_operators(world, &own(world, path), method).await;
             foreign_key(world, method, "").await;
@@ -130,6 +135,22 @@ async fn foreign_key(world: &World, method: &str, below: &str) {
     let reply = draft.header("content-type", "application/json").body(json!({})).send().await;
     assert_eq!((reply.status, &reply.json()["code"]), (404, &json!("not_found")));
     world.session_lives().await;
+}
+
+/// A grant under the path of a tenant that it is not of is not found, and stays as it is.
+async fn foreign_grant(world: &World, path: &str) {
+    let grants = |key: &Key| format!("/admin/v1/tenants/{}/grants", key.tenant);
+    let body = json!({ "kind": "prepaid", "credits": "5" });
+    for key in [&world.victim, &world.thief] {
+        let made = world.operator.post(&grants(key), body.clone()).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    let listed = world.operator.get(&grants(&world.victim)).await;
+    let id = listed.json()["data"][0]["id"].as_str().expect("an id").to_owned();
+    tenants_are_no_operators(world, &own(world, path).replace("{grant}", &id), "DELETE").await;
+    let reply = world.operator.delete(&format!("{}/{id}", grants(&world.thief))).await;
+    assert_eq!((reply.status, &reply.json()["detail"]), (404, &json!("grant not found")));
+    assert_eq!(world.operator.get(&grants(&world.victim)).await.json(), listed.json());
 }
 
 async fn post(world: &World, path: &str) {

@@ -2,6 +2,7 @@
 //! own, and talks HTTP to it. SQLite by default; PostgreSQL where `WEIR_TEST_POSTGRES` names a server; and with
 //! `WEIR_TEST_REPLICAS` several replicas on PostgreSQL and Redis, of which each request finds another.
 
+mod accounts;
 mod admin;
 mod bad_input;
 mod cli;
