@@ -80,7 +80,7 @@ pub async fn note(tx: &mut Tx, period: PeriodId, at: Timestamp) -> Result<Vec<Ev
 /// Tells operators of new events: a line in the log and a count for each.
 pub fn announce(metrics: &Metrics, events: &[Event]) {
     for event in events {
-        metrics.account_events.inc(event.kind);
+        metrics.metering.account_events.inc(event.kind);
         let Event { tenant_id: tenant, period_id: period, kind, detail, .. } = event;
         tracing::info!(%tenant, %period, %kind, %detail, "an account came to a mark");
     }

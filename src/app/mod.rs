@@ -133,16 +133,12 @@ impl App {
     /// # Errors
     /// Where the database does not answer, or a provider, issuer or resolver is not usable.
     pub async fn start(parts: Parts) -> Result<Arc<Self>> {
-        let Parts { config, clock, db, mut providers, hooks } = parts;
+        let Parts { config, clock, db, providers, hooks } = parts;
         let internal = |e: &dyn std::fmt::Display| Error::Internal(e.to_string());
         let metrics = Arc::new(Metrics::new(clock.now()).map_err(|e| internal(&e))?);
         let bus = Bus::new();
         let (journal, writer) = Journal::new(db.clone(), clock.clone(), metrics.clone());
-        let hooks: Arc<[Box<dyn Hook>]> =
-            [Box::new(MetricsHook::new(metrics.clone())) as Box<dyn Hook>, Box::new(LogHook)]
-                .into_iter()
-                .chain(hooks)
-                .collect();
+        let hooks = with_own(hooks, &metrics);
         let fetcher = egress::client(JWKS_TIMEOUT).map_err(|e| internal(&e))?;
         let credentials = Credentials::new(
             db.clone(),
@@ -153,7 +149,7 @@ impl App {
             &fetcher,
         )?;
         let sealer = Arc::new(Sealer::new(&settings::deployment_secret(&db).await?)?);
-        db.count(metrics.database_statements.clone());
+        db.count(metrics.metering.statements.clone());
         db.breaker().tell(metrics.database_up.clone(), metrics.database_refused.clone());
         let kept = (config.auth.cache_ttl.get(), config.auth.stale.get());
         let prices = Arc::new(Book::new(db.clone(), clock.clone(), kept));
@@ -177,16 +173,9 @@ impl App {
                 })
             }),
         });
-        let known: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
-        let core = builtin::Core {
-            db: db.clone(),
-            usage: usage.clone(),
-            clock: clock.clone(),
-            registry: known.clone(),
-        };
-        providers.push(builtin::provider(&core, &config.tools)?);
-        let registry = Arc::new(Registry::new(providers, &bus)?);
-        let _ = known.set(Arc::downgrade(&registry));
+        let registry: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
+        let core = builtin::Core { db: db.clone(), usage: usage.clone(), clock: clock.clone(), registry };
+        let registry = with_builtin(providers, &core, &config.tools, &bus)?;
         let foundation = Foundation {
             clock: clock.clone(),
             limits: limits.clone(),
@@ -316,6 +305,25 @@ impl App {
     pub fn hands_over(&self) -> bool {
         self.has_peers() && self.tasks.stopping().is_cancelled()
     }
+}
+
+/// Weir's own hooks, and these.
+fn with_own(hooks: Vec<Box<dyn Hook>>, metrics: &Arc<Metrics>) -> Arc<[Box<dyn Hook>]> {
+    let own = [Box::new(MetricsHook::new(metrics.clone())) as Box<dyn Hook>, Box::new(LogHook)];
+    own.into_iter().chain(hooks).collect()
+}
+
+/// What there is to call: these, and the built-in tools, which know of everything.
+fn with_builtin(
+    mut providers: Vec<Arc<dyn Provider>>,
+    core: &builtin::Core,
+    tools: &config::Tools,
+    bus: &Bus,
+) -> Result<Arc<Registry>> {
+    providers.push(builtin::provider(core, tools)?);
+    let registry = Arc::new(Registry::new(providers, bus)?);
+    let _ = core.registry.set(Arc::downgrade(&registry));
+    Ok(registry)
 }
 
 /// Ends sessions whose opener may no longer use them.

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{Db, JsonText, Pools, Tx, done};
+use super::{Db, JsonText, Pools, Tx, done, usage_days};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::error::Result;
@@ -59,6 +59,8 @@ pub(crate) struct Answer {
 /// One transaction's worth.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
+    /// Days before today on which calls of it began, each once and in order: their sums are no longer right.
+    pub(crate) days: Vec<String>,
     pub(crate) calls: Vec<SettledCall>,
     pub(crate) draws: Vec<Draw>,
     pub(crate) answers: Vec<Answer>,
@@ -110,6 +112,9 @@ async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp)
                       join fresh on fresh.id = a.call
                  where k.tenant_id = a.tenant_id and k.credential = a.credential and k.key_hash = a.key_hash
                        and k.call_id = a.call
+             ), stale as (
+                 insert into usage_stale (day) select json_array_elements_text(cast($6 as json))
+                 on conflict (day) do update set day = excluded.day
              )
              select id from fresh"
         )
@@ -118,6 +123,7 @@ async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp)
         .bind(JsonText(&batch.calls))
         .bind(JsonText(&batch.draws))
         .bind(JsonText(&batch.answers))
+        .bind(JsonText(&batch.days))
         .fetch_all(conn)
     })
 }
@@ -145,7 +151,9 @@ async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -
     .bind(JsonText(&batch.calls))
     .fetch_all(conn)
     })?;
-    let draws: Vec<_> = batch.draws.iter().filter(|draw| fresh.contains(&draw.call)).collect();
+    // Nearly always all of them.
+    let all = fresh.len() == batch.calls.len();
+    let draws: Vec<_> = batch.draws.iter().filter(|draw| all || fresh.contains(&draw.call)).collect();
     if !draws.is_empty() {
         in_tx!(&mut tx, |conn| done(
             sqlx::query(
@@ -158,7 +166,7 @@ async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -
             .execute(conn)
         ))?;
     }
-    let answers: Vec<_> = batch.answers.iter().filter(|answer| fresh.contains(&answer.call)).collect();
+    let answers: Vec<_> = batch.answers.iter().filter(|answer| all || fresh.contains(&answer.call)).collect();
     if !answers.is_empty() {
         in_tx!(&mut tx, |conn| done(
             sqlx::query(
@@ -174,6 +182,9 @@ async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -
             .bind(now)
             .execute(conn)
         ))?;
+    }
+    for day in &batch.days {
+        usage_days::mark_stale(&mut tx, day).await?;
     }
     tx.commit().await?;
     Ok(fresh)
@@ -195,78 +206,128 @@ pub(crate) async fn there(db: &Db, calls: &[CallId]) -> Result<Vec<(CallId, Cred
     }
 }
 
-/// What of a call was drawn from one slab, and is given back.
-#[derive(Debug, Clone, Copy)]
+/// A charge that is taken back.
+#[derive(Debug, Clone)]
 pub(crate) struct GiveBack {
     pub(crate) tenant: TenantId,
     pub(crate) period: PeriodId,
     pub(crate) call: CallId,
-    pub(crate) slab: SlabId,
-    pub(crate) credits: Credits,
+    /// In microseconds since 1970.
+    pub(crate) started_at: i64,
+    pub(crate) draws: Vec<(SlabId, Credits)>,
 }
 
 /// Takes back what a call was charged, because its result was not released. Once, however often it is asked.
 ///
-/// The caller holds the account's row.
-pub(crate) async fn give_back(tx: &mut Tx, what: GiveBack, now: Timestamp) -> Result<()> {
-    let grant: Option<Option<GrantId>> =
-        in_tx!(tx, |conn| sqlx::query_scalar("select grant_id from slabs where id = $1")
-            .bind(what.slab)
-            .fetch_optional(conn))?;
-    let grant = grant.flatten();
-    let there: i64 = in_tx!(tx, |conn| sqlx::query_scalar(
-        "select count(*) from corrections where call_id = $1 and slab_id = $2"
-    )
-    .bind(what.call)
-    .bind(what.slab)
-    .fetch_one(conn))?;
+/// The caller holds the account's row, and marks the day of the call as stale.
+pub(crate) async fn give_back(tx: &mut Tx, what: &GiveBack, now: Timestamp) -> Result<()> {
+    let there: i64 =
+        in_tx!(tx, |conn| sqlx::query_scalar("select count(*) from corrections where call_id = $1")
+            .bind(what.call)
+            .fetch_one(conn))?;
     if there > 0 {
         return Ok(());
     }
+    for (slab, credits) in &what.draws {
+        take_from(tx, what, (*slab, *credits), now).await?;
+    }
+    Ok(())
+}
+
+/// Takes credits out of what a slab, or the source that it went back to, has used.
+async fn take_from(
+    tx: &mut Tx,
+    what: &GiveBack,
+    (slab, credits): (SlabId, Credits),
+    now: Timestamp,
+) -> Result<()> {
+    let grant: Option<Option<GrantId>> =
+        in_tx!(tx, |conn| sqlx::query_scalar("select grant_id from slabs where id = $1")
+            .bind(slab)
+            .fetch_optional(conn))?;
+    let grant = grant.flatten();
     let open = in_tx!(tx, |conn| done(
         sqlx::query("update slabs set used = used - $2 where id = $1 and closed_at is null")
-            .bind(what.slab)
-            .bind(what.credits)
+            .bind(slab)
+            .bind(credits)
             .execute(conn)
-    ))?;
-    let booked = if open > 0 { "slab" } else { "source" };
-    if open == 0 {
-        unbook(tx, what, grant).await?;
+    ))? > 0;
+    if !open && unbook(tx, what.period, (grant, credits), now).await? == 0 {
+        // What is owed for a closed period is final; what was too much comes back as a gift.
+        return make_good(tx, what, (slab, credits), now).await;
     }
     in_tx!(tx, |conn| done(
         sqlx::query(
-            "insert into corrections (id, tenant_id, period_id, kind, call_id, slab_id, grant_id, booked, credits, at, detail)
+            "insert into corrections (id, tenant_id, period_id, kind, call_id, slab_id, grant_id, booked, credits,
+                                      at, detail)
              values ($1, $2, $3, 'not_released', $4, $5, $6, $7, $8, $9, '')"
         )
         .bind(CorrectionId::new())
         .bind(what.tenant)
         .bind(what.period)
         .bind(what.call)
-        .bind(what.slab)
+        .bind(slab)
         .bind(grant)
-        .bind(booked)
-        .bind(-what.credits)
+        .bind(if open { "slab" } else { "source" })
+        .bind(-credits)
         .bind(now)
         .execute(conn)
     ))
     .map(|_| ())
 }
 
-/// Reduces what a source has used.
-async fn unbook(tx: &mut Tx, what: GiveBack, grant: Option<GrantId>) -> Result<()> {
+/// Reduces what a source has used; what comes back to a grant that has ended is lost with it. How many rows that changed.
+async fn unbook(
+    tx: &mut Tx,
+    period: PeriodId,
+    (grant, credits): (Option<GrantId>, Credits),
+    now: Timestamp,
+) -> Result<u64> {
     match grant {
-        Some(grant) => in_tx!(tx, |conn| done(
-            sqlx::query("update grants set used = used - $2 where id = $1")
-                .bind(grant)
-                .bind(what.credits)
-                .execute(conn)
-        )),
+        Some(grant) => in_tx!(tx, |conn| {
+            done(
+            sqlx::query(
+                "update grants set used = used - $2,
+                        voided = voided + case when voided_at is not null then $2 else 0 end,
+                        expired = expired + case when voided_at is null and expires_at <= $3 then $2 else 0 end
+                 where id = $1"
+            )
+            .bind(grant)
+            .bind(credits)
+            .bind(now)
+            .execute(conn)
+        )
+        }),
         None => in_tx!(tx, |conn| done(
-            sqlx::query("update periods set overage_used = overage_used - $2 where id = $1")
-                .bind(what.period)
-                .bind(what.credits)
-                .execute(conn)
+            sqlx::query(
+                "update periods set overage_used = overage_used - $2 where id = $1 and closed_at is null"
+            )
+            .bind(period)
+            .bind(credits)
+            .execute(conn)
         )),
     }
+}
+
+/// Gives the tenant what it was charged too much.
+async fn make_good(
+    tx: &mut Tx,
+    what: &GiveBack,
+    (slab, credits): (SlabId, Credits),
+    now: Timestamp,
+) -> Result<()> {
+    in_tx!(tx, |conn| done(
+        sqlx::query(
+            "insert into grants (id, tenant_id, kind, source, note, granted, granted_at)
+             values ($1, $2, 'promotional', $3, 'charged for a result that was not released', $4, $5)
+             on conflict (tenant_id, source) do nothing"
+        )
+        .bind(GrantId::new())
+        .bind(what.tenant)
+        .bind(format!("not_released:{}:{slab}", what.call))
+        .bind(credits)
+        .bind(now)
+        .execute(conn)
+    ))
     .map(|_| ())
 }

@@ -114,7 +114,7 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
         Err(refusal) => return charges::refused(app, exchange, start, refusal).await,
     };
 
-    let started = (app.clock.now(), app.clock.monotonic_micros());
+    let started = app.clock.monotonic_micros();
     hooks::tell(&app.hooks, |hook| hook.before_call(&start));
     let running = Call::start(app, exchange, id, &tool.server, round);
     let arguments = exchange.request.params.arguments.clone();
@@ -122,14 +122,14 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
     let outcome =
         providers::invoke(&reservation, running, arguments, app.config.mcp.tool_timeout.get()).await;
 
-    let duration = app.clock.elapsed_since(started.1);
+    let duration = app.clock.elapsed_since(started);
     let (word, kept) = (outcome.word(), reservation.kept(&outcome));
     let reply = into_reply(app, exchange, outcome, &id);
     let kept = kept.filter(|_| reply.is_ok());
     let end = CallEnd { start, outcome: released(word, &reply), duration };
     hooks::tell(&app.hooks, |hook| hook.after_call(&end));
     let sizes = Sizes { request: request_bytes, result: reply.as_ref().map_or(0, CoreResult::size) };
-    let receipt = app.usage.settle(reservation, &end, (started.0, sizes), kept.as_ref()).await;
+    let receipt = app.usage.settle(reservation, &end, sizes, kept.as_ref()).await;
     match (reply, receipt) {
         (Ok(reply), Ok(receipt)) => Ok(charges::with_receipt(reply, receipt)),
         (Ok(_), Err(error)) => Err(charges::unavailable(&error, &id)),

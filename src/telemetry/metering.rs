@@ -3,6 +3,7 @@
 use prometheus::{Histogram, HistogramOpts, IntCounter, Registry};
 
 use super::labels::{Counters, Refused};
+use crate::accounts::events::EventKind;
 
 /// Seconds until a settlement is durable.
 const SECONDS: [f64; 10] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 1.0, 10.0];
@@ -22,6 +23,10 @@ pub struct Metering {
     pub settle_batch: Histogram,
     /// Leases of credits.
     pub leases: IntCounter,
+    /// Queries of the database that were tried, for whatever reason.
+    pub statements: IntCounter,
+    /// Marks that accounts came to.
+    pub account_events: Counters<EventKind>,
 }
 
 impl Metering {
@@ -48,6 +53,12 @@ impl Metering {
                 &SECONDS,
             )?,
             settle_batch: histogram(registry, "weir_settle_batch_calls", "Calls settled together.", &CALLS)?,
+            account_events: Counters::register(
+                registry,
+                "weir_account_events_total",
+                "Marks that accounts came to.",
+            )?,
+            statements: counter(registry, "weir_database_statements_total", "Queries tried.")?,
             leases: counter(registry, "weir_credit_leases_total", "Times that credits were leased.")?,
         })
     }

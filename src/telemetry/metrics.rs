@@ -18,7 +18,6 @@ use super::labels::{
 };
 use super::metering::Metering;
 use super::process::Process;
-use crate::accounts::events::EventKind;
 use crate::clock::Timestamp;
 
 /// Routes that get a series of their own; further ones are counted as `other`. The router has far fewer.
@@ -118,8 +117,6 @@ pub struct Metrics {
     pub credential_hits: IntCounter,
     /// Credentials read from the database.
     pub credential_misses: IntCounter,
-    /// Marks that accounts came to.
-    pub account_events: Counters<EventKind>,
     /// Records of calls and sessions that wait to be written.
     pub calls_queued: IntGauge,
     /// Records of calls and sessions that were given up, because the queue was full or Weir stopped.
@@ -136,8 +133,6 @@ pub struct Metrics {
     pub replicas: IntGauge,
     /// Queries that were not tried, because the database was known to be away.
     pub database_refused: IntCounter,
-    /// Queries that were tried.
-    pub database_statements: IntCounter,
     /// The ledger.
     pub metering: Metering,
 }
@@ -217,7 +212,6 @@ impl Metrics {
             )?,
             credential_hits: counter(r, "weir_credential_cache_hits_total", "Credentials found in memory.")?,
             credential_misses: counter(r, "weir_credential_cache_misses_total", "Credentials read.")?,
-            account_events: Counters::register(r, "weir_account_events_total", "Marks of accounts.")?,
             calls_queued: gauge(r, "weir_calls_queue_length", "Records of calls waiting to be written.")?,
             calls_dropped: counter(r, "weir_calls_dropped_total", "Records of calls dropped: no room.")?,
             database_up: gauge(r, "weir_database_up", "1 while the database answers, else 0.")?,
@@ -226,7 +220,6 @@ impl Metrics {
             messages_dropped: counter(r, "weir_messages_dropped_total", "Messages to replicas given up.")?,
             replicas: gauge(r, "weir_replicas", "Replicas that live, this one included.")?,
             database_refused: counter(r, "weir_database_refused_total", "Queries not tried: it is away.")?,
-            database_statements: counter(r, "weir_database_statements_total", "Queries tried.")?,
             metering: Metering::register(r)?,
             registry,
         })

@@ -3,11 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::meter::Meter;
-use crate::credits::Credits;
+use super::purse::Part;
+use crate::clock::Timestamp;
 use crate::db;
 use crate::db::settlements::{self, GiveBack, SettledCall};
 use crate::error::{Error, Result};
-use crate::id::SlabId;
+use crate::ledger::{days, rollups};
 
 /// Charges that wait to be taken back. More would mean that the database is away while everything is settled.
 const MOST: usize = 8192;
@@ -20,15 +21,16 @@ pub(super) struct GiveBacks {
 
 impl GiveBacks {
     /// Takes a call's charge back as soon as that can be.
-    pub fn add(&self, call: &SettledCall, draws: impl Iterator<Item = (SlabId, Credits)>) {
-        let Some(period) = call.period_id else { return };
+    pub fn add(&self, call: &SettledCall, parts: &[Part]) {
+        let Some(period) = call.period_id.filter(|_| !parts.is_empty()) else { return };
+        let draws = parts.iter().map(|part| (part.slab, part.credits)).collect();
+        let back =
+            GiveBack { tenant: call.tenant_id, period, call: call.id, started_at: call.started_at, draws };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for (slab, credits) in draws {
-            if waiting.len() >= MOST {
-                tracing::error!(call = %call.id, "a call was charged whose result was not released, and this cannot be noted");
-                continue;
-            }
-            waiting.push(GiveBack { tenant: call.tenant_id, period, call: call.id, slab, credits });
+        if waiting.len() < MOST {
+            waiting.push(back);
+        } else {
+            tracing::error!(call = %back.call, "a call was charged whose result was not released, and this cannot be noted");
         }
     }
 
@@ -37,7 +39,7 @@ impl GiveBacks {
         loop {
             let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(next) = next else { return Ok(()) };
-            match take_back(meter, next).await {
+            match take_back(meter, &next).await {
                 Ok(()) => {}
                 Err(error @ Error::Away(_)) => {
                     self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(next);
@@ -53,10 +55,11 @@ impl GiveBacks {
     }
 }
 
-async fn take_back(meter: &Meter, what: GiveBack) -> Result<()> {
+async fn take_back(meter: &Meter, what: &GiveBack) -> Result<()> {
     let now = meter.clock.now();
     let mut tx = meter.db.begin().await?;
     db::slabs::lock_account(&mut tx, what.tenant, now).await?;
     settlements::give_back(&mut tx, what, now).await?;
+    rollups::mark_stale(&mut tx, days::day_of(Timestamp::from_micros(what.started_at))).await?;
     tx.commit().await
 }

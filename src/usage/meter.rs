@@ -1,39 +1,23 @@
 //! This process as one that settles calls: its meter, which others close when it is not seen any more, and the credits that it
-//! leases and gives back.
+//! gives back. What it leases is in [`super::lease`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::purse::{Known, Purse, Return, Slab, Source};
+use super::purse::{Known, Purse, Return};
+use crate::accounts;
 use crate::accounts::events::Event;
-use crate::accounts::{self, Period};
 use crate::clock::{Clock, Timestamp};
-use crate::credits::Credits;
-use crate::db::grants::GrantKind;
-use crate::db::slabs::{FreeGrant, NewSlab, Room};
 use crate::db::{self, Db, Tx};
-use crate::error::{Error, Result};
-use crate::id::{MeterId, SlabId};
+use crate::error::Result;
+use crate::id::MeterId;
 use crate::prices::{self, Book};
 use crate::telemetry::metrics::Metrics;
 
-/// Of what is left of a source, a lease takes at most one part in so many, unless a call needs more.
-const PART: u64 = 8;
 /// Slabs that one transaction closes.
-const CLOSE: usize = 16;
-
-/// What a lease brought.
-#[derive(Debug)]
-pub(super) enum Leased {
-    /// Enough for what was missing.
-    Enough,
-    /// The sources have so much and no more; others hold so much that may come back.
-    Short { left: Credits, held: Credits },
-    /// The period is over: look again.
-    PeriodOver,
-}
+pub(super) const CLOSE: usize = 16;
 
 /// When changes made by other processes were last looked for, on the monotonic clock, in microseconds.
 pub type Heard = Box<dyn Fn() -> i64 + Send + Sync>;
@@ -181,109 +165,8 @@ impl Meter {
         Ok(())
     }
 
-    /// Leases what is missing, and more ahead of use where there is much; closes slabs that are out of use in the same go.
-    pub async fn lease(&self, purse: &Purse, period: &Period, missing: Credits) -> Result<Leased> {
-        let meter = self.opened().await?;
-        let (now, tick) = (self.clock.now(), self.clock.monotonic_micros());
-        let (returned, appetite) = {
-            let mut state = purse.state();
-            state.retire(now, tick, false);
-            let count = state.returned.len().min(CLOSE);
-            (state.returned.drain(..count).collect::<Vec<_>>(), state.appetite(missing, tick))
-        };
-        let mut slabs = Vec::new();
-        let leased =
-            self.lease_in_tx(purse, period, (missing, appetite), (meter, now), &returned, &mut slabs).await;
-        let mut state = purse.state();
-        match leased {
-            Ok((leased, elsewhere)) => {
-                state.elsewhere = elsewhere;
-                let taken = slabs.into_iter().map(|(slab, source, until)| Slab {
-                    id: slab.id,
-                    meter,
-                    period: period.id,
-                    source,
-                    amount: slab.amount,
-                    left: slab.amount,
-                    reserved: Credits::ZERO,
-                    until,
-                    leased: tick,
-                    touched: tick,
-                });
-                if self.id() == Some(meter) {
-                    state.add(taken);
-                }
-                Ok(leased)
-            }
-            Err(error) => {
-                // What became of them is not known; closing what is not there does nothing.
-                state.returned.extend(returned);
-                state.returned.extend(slabs.iter().map(|(slab, ..)| Return::All(slab.id)));
-                Err(error)
-            }
-        }
-    }
-
-    /// The lease's transaction. Also: what is left elsewhere, where that has an end.
-    async fn lease_in_tx(
-        &self,
-        purse: &Purse,
-        period: &Period,
-        (missing, appetite): (Credits, Credits),
-        (meter, now): (MeterId, Timestamp),
-        returned: &[Return],
-        slabs: &mut Vec<(NewSlab, Source, Timestamp)>,
-    ) -> Result<(Leased, Option<Credits>)> {
-        let mut tx = self.db.begin().await?;
-        if !db::slabs::lock_account(&mut tx, purse.tenant, now).await? {
-            return Err(Error::NotFound("account"));
-        }
-        let mut events = self.close_in(&mut tx, returned, now).await?;
-        let Some(room) = db::slabs::room(&mut tx, period.id, now).await? else {
-            tx.commit().await?;
-            return Ok((Leased::PeriodOver, Some(Credits::ZERO)));
-        };
-        let grants = db::slabs::free_grants(&mut tx, purse.tenant, now).await?;
-        let taken = choose(&grants, room, missing, appetite);
-        let (free, held) = totals(&grants, room);
-        if taken.is_empty() {
-            tx.commit().await?;
-            accounts::events::announce(&self.metrics, &events);
-            return Ok((Leased::Short { left: free.unwrap_or(Credits::MOST), held }, free));
-        }
-        let mut all = Credits::ZERO;
-        for (grant, amount) in taken {
-            let new = NewSlab {
-                id: SlabId::new(),
-                tenant: purse.tenant,
-                period: period.id,
-                grant: grant.map(|grant| grant.id),
-                meter,
-                amount,
-                at: now,
-            };
-            let until = grant
-                .and_then(|grant| grant.expires_at)
-                .map_or(period.ends_at, |end| end.min(period.ends_at));
-            let source = match grant.map(|grant| grant.kind) {
-                Some(GrantKind::Included) => Source::Included,
-                Some(GrantKind::Promotional) => Source::Promotional,
-                Some(GrantKind::Prepaid) => Source::Prepaid,
-                None => Source::Overage,
-            };
-            slabs.push((new, source, until));
-            db::slabs::lease(&mut tx, new).await?;
-            all += amount;
-        }
-        events.extend(accounts::events::note(&mut tx, period.id, now).await?);
-        tx.commit().await?;
-        accounts::events::announce(&self.metrics, &events);
-        self.metrics.metering.leases.inc();
-        Ok((Leased::Enough, free.map(|free| free - all)))
-    }
-
     /// Closes slabs of a tenant whose account the transaction holds.
-    async fn close_in(&self, tx: &mut Tx, slabs: &[Return], now: Timestamp) -> Result<Vec<Event>> {
+    pub(super) async fn close_in(&self, tx: &mut Tx, slabs: &[Return], now: Timestamp) -> Result<Vec<Event>> {
         let mut periods = Vec::new();
         for slab in slabs {
             let id = match *slab {
@@ -335,48 +218,4 @@ impl Meter {
         accounts::events::announce(&self.metrics, &events);
         Ok(())
     }
-}
-
-/// What to lease from where, in the order in which credits burn: nothing, where all sources together have too little.
-fn choose(
-    grants: &[FreeGrant],
-    room: Room,
-    missing: Credits,
-    appetite: Credits,
-) -> Vec<(Option<&FreeGrant>, Credits)> {
-    let mut missing = missing;
-    let mut taken = Vec::new();
-    for grant in grants.iter().filter(|grant| grant.free.is_positive()) {
-        let ahead = appetite.min(part_of(grant.free));
-        let amount = grant.free.min(missing.max(ahead));
-        taken.push((Some(grant), amount));
-        missing -= amount.min(missing);
-        if missing.is_zero() {
-            return taken;
-        }
-    }
-    let free = free_room(room);
-    if free.is_some_and(|free| free < missing) {
-        return Vec::new();
-    }
-    let ahead = free.map_or(appetite, |free| appetite.min(part_of(free)));
-    taken.push((None, missing.max(ahead)));
-    taken
-}
-
-/// What the next lease may take of `free` ahead of use.
-fn part_of(free: Credits) -> Credits {
-    Credits::from_micros(free.share(1, PART).micros().max(0))
-}
-
-/// What may still be owed, where that has an end.
-fn free_room(room: Room) -> Option<Credits> {
-    Some((room.hard_cap? - room.overage_used - room.overage_leased).max(Credits::ZERO))
-}
-
-/// What nobody holds, where that has an end, and what is held.
-fn totals(grants: &[FreeGrant], room: Room) -> (Option<Credits>, Credits) {
-    let free: Credits = grants.iter().map(|grant| grant.free).sum();
-    let held: Credits = grants.iter().map(|grant| grant.leased).sum();
-    (free_room(room).map(|room| room + free), held + room.overage_leased)
 }

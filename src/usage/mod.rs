@@ -12,9 +12,12 @@
 mod give_back;
 mod journal;
 mod keys;
+mod lease;
 mod meter;
 mod purse;
 mod reservation;
+mod reserve;
+mod settle;
 mod settler;
 mod upkeep;
 
@@ -26,45 +29,31 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 use tokio::sync::Notify;
 
 use crate::caller::Caller;
-use crate::calls::CallRecord;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::credits::Credits;
 use crate::db::Db;
-use crate::db::settlements::{Answer, SettledCall};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::hooks::CallEnd;
 use crate::id::{CallId, TenantId};
-use crate::limits::Place;
-use crate::mcp::content::ToolResult;
-use crate::policy::{Guarded, Permit};
-use crate::prices::{Book, Measured, Price, Unpriced};
+use crate::prices::Book;
 use crate::seal::Sealer;
-use crate::telemetry::labels::{Label, Refused};
+use crate::telemetry::labels::Refused;
 use crate::telemetry::metrics::Metrics;
 use give_back::GiveBacks;
 use keys::Keys;
-pub use meter::Heard;
-use meter::{Leased, Meter};
-use purse::{Purse, Source, Terms};
-use settler::{Entry, Queue, Unsettled};
+use meter::Meter;
+use purse::Purse;
+use settler::Queue;
 
 pub use journal::{Journal, Writer};
 pub use keys::{Claimed, Key, KeyTrouble, MAX_KEY, Stored};
+pub use meter::Heard;
 pub use reservation::Reservation;
-use reservation::Tariff;
 pub use upkeep::Work;
 
 /// Tenants of whom something is held or known.
 const PURSES: usize = 100_000;
-/// Looks at account and purse that one reservation may take.
-const LOOKS: u32 = 8;
-/// How often, and after which time, it is asked again whether others gave back what they held.
-const RECALLS: u32 = 3;
-const RECALL_PAUSE: Duration = Duration::from_millis(100);
-/// Longest kept name of a server or a tool, in bytes.
-const MAX_NAME: usize = 256;
-
 /// What a settled call is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
@@ -189,162 +178,9 @@ impl Usage {
         self.0.keys.claim(caller, (key, call), target, arguments, patience).await
     }
 
-    /// Turns a permit and a place into a reservation: the price is found, and the most that the call can cost set aside.
-    ///
-    /// # Errors
-    /// Why the call may not be made.
-    pub async fn reserve<'a, T: Guarded>(
-        &self,
-        permit: Permit<'a, T>,
-        place: Place,
-        key: Option<Key>,
-    ) -> Result<Reservation<'a, T>, Refusal> {
-        let tariff = match permit.caller().data().metered {
-            false => Tariff::None,
-            true => self.tariff(permit.caller().tenant(), permit.tool()).await.inspect_err(|refusal| {
-                self.0.meter.metrics.metering.calls_refused.inc(refusal.label());
-            })?,
-        };
-        Ok(Reservation { permit, place, tariff, key })
-    }
-
-    /// What the tenant pays for a call of this tool that begins now, and the credits for it.
-    async fn tariff(&self, tenant: TenantId, tool: &impl Guarded) -> Result<Tariff, Refusal> {
-        let inner = &*self.0;
-        let purse = inner.purse(tenant);
-        let mut recalls = 0;
-        for _ in 0..LOOKS {
-            let (now, tick) = (inner.meter.clock.now(), inner.meter.clock.monotonic_micros());
-            let terms = purse.state().terms(now, (inner.meter.heard)(), tick - inner.trust());
-            let (period, version) = match terms {
-                Some(Terms::Priced { period, version }) => (period, version),
-                Some(Terms::Free) => return Ok(Tariff::None),
-                None if tool.is_free() => return Ok(Tariff::None),
-                None => {
-                    inner.learn(&purse).await.map_err(Refusal::Unavailable)?;
-                    continue;
-                }
-            };
-            let price = match version.terms.price_of(tool.server(), tool.name()).copied() {
-                _ if tool.is_free() => Price::default(),
-                Some(price) => price,
-                None if version.terms.unpriced == Unpriced::Free => Price::default(),
-                None => return Err(Refusal::Unpriced),
-            };
-            let hold = if price.is_free() {
-                None
-            } else {
-                // Without the database it could not be settled.
-                if !inner.meter.db.breaker().is_up() {
-                    return Err(Refusal::Unavailable(Error::Away("database")));
-                }
-                match purse.reserve(price.most(), period, now, tick) {
-                    Ok(hold) => Some(hold),
-                    Err(_) => match inner.lease(&purse, price.most()).await.map_err(Refusal::Unavailable)? {
-                        Leased::Short { left, held } => {
-                            let worth =
-                                held.is_positive() && left + held >= price.most() && recalls < RECALLS;
-                            if !worth || !inner.call_back(tenant, &mut recalls).await {
-                                return Err(Refusal::Exhausted { price: price.most(), left });
-                            }
-                            continue;
-                        }
-                        Leased::Enough | Leased::PeriodOver => continue,
-                    },
-                }
-            };
-            return Ok(Tariff::Priced { period, version: version.id, price, hold, purse });
-        }
-        Err(Refusal::Unavailable(Error::Internal(
-            "an account changes faster than it can be looked at".to_owned(),
-        )))
-    }
-
-    /// Ends a call. One that costs something, or that came with a key, is durable when this returns; where that cannot be made
-    /// sure of, it is not charged, and its answer must not leave.
-    ///
-    /// # Errors
-    /// Why it cannot be made sure of.
-    pub async fn settle<T: Guarded>(
-        &self,
-        reservation: Reservation<'_, T>,
-        end: &CallEnd<'_>,
-        (started_at, sizes): (Timestamp, Sizes),
-        result: Option<&ToolResult>,
-    ) -> Result<Receipt> {
-        let inner = &*self.0;
-        let Reservation { permit, place, tariff, key } = reservation;
-        let record = record(permit.caller(), end, started_at, sizes, &tariff);
-        drop(place);
-        let measured = Measured {
-            outcome: end.outcome,
-            result_bytes: record.result_bytes,
-            duration_us: u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
-        };
-        let (credits, used) = tariff.charge(measured);
-        let key = match (key, result) {
-            (Some(key), Some(_)) => Some(key),
-            (Some(key), None) => {
-                key.give_free().await;
-                None
-            }
-            (None, _) => None,
-        };
-        let receipt = |left| Receipt { call: end.start.id, credits, left, replayed: false };
-        let charge = credits.unwrap_or_default();
-        if charge.is_zero() && key.is_none() {
-            let left = used.map(|used| used.left(started_at));
-            inner.journal.call(record).await;
-            return Ok(receipt(left.flatten()));
-        }
-        let (purse, parts) = used.map_or((None, Vec::new()), |used| {
-            let (purse, parts) = used.parts;
-            (Some((purse, used.period)), parts)
-        });
-        let answer = match (&key, result) {
-            (Some(key), Some(result)) => Some(Answer {
-                tenant_id: key.name.tenant,
-                credential: key.name.credential.clone(),
-                key_hash: key.name.hash.clone(),
-                call: end.start.id,
-                credits: charge.micros(),
-                result: inner.keys.seal(key, result)?,
-            }),
-            _ => None,
-        };
-        let mut meters = parts.iter().map(|part| part.meter).chain(key.as_ref().map(|key| key.meter));
-        let meter = meters.next().filter(|first| meters.all(|other| other == *first));
-        let Some(meter) = meter else { return Err(inner.unsettled(Unsettled::Over, &purse, &parts)) };
-        let call = settled_call(&record, charge, &parts, key.as_ref());
-        let owner = purse.as_ref().map(|(purse, _)| purse.clone());
-        let started = inner.meter.clock.monotonic_micros();
-        let entry = |done| Entry { call, parts, purse: owner, answer, meter, done };
-        let settled = inner.queue.settle(inner.config.settle_timeout.get(), entry).await;
-        inner
-            .meter
-            .metrics
-            .metering
-            .settle_duration
-            .observe(inner.meter.clock.elapsed_since(started).as_secs_f64());
-        match settled {
-            Ok(()) => {
-                if let Some(key) = key {
-                    key.settled();
-                }
-                let now = inner.meter.clock.now();
-                Ok(receipt(purse.and_then(|(purse, period)| purse.left(period, now))))
-            }
-            Err(why) => {
-                inner.meter.metrics.metering.calls_unsettled.inc();
-                tracing::warn!(call = %end.start.id, ?why, "a call could not be settled; it is not charged, and its result is held back");
-                Err(Error::Away("ledger"))
-            }
-        }
-    }
-
     /// Records a call that was not made, because it was refused or its answer was there.
     pub async fn record(&self, caller: &Caller, end: &CallEnd<'_>, started_at: Timestamp, sizes: Sizes) {
-        self.0.journal.call(record(caller, end, started_at, sizes, &Tariff::None)).await;
+        self.0.journal.call(settle::record(caller, end, started_at, sizes, (None, None))).await;
     }
 
     /// Waits until everything that was settled so far can be read.
@@ -406,64 +242,6 @@ impl Inner {
             Err(never) => match never {},
         }
     }
-
-    /// For how long something is true that was true when changes were last looked for: whoever changes it announces it
-    /// `lead_ms` ahead, and may take a while to commit.
-    fn trust(&self) -> i64 {
-        i64::try_from(self.config.lead.get().as_micros() * 2 / 5).unwrap_or(i64::MAX)
-    }
-
-    async fn learn(&self, purse: &Purse) -> Result<()> {
-        let _one_at_a_time = purse.asking.lock().await;
-        let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
-        if purse.state().terms(now, (self.meter.heard)(), tick - self.trust()).is_some() {
-            return Ok(());
-        }
-        Box::pin(self.meter.learn(purse, tick - self.trust())).await
-    }
-
-    /// Leases what a call of this price needs, unless somebody else just did.
-    async fn lease(&self, purse: &Arc<Purse>, price: Credits) -> Result<Leased> {
-        let _one_at_a_time = purse.asking.lock().await;
-        let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
-        let Some(period) = purse.state().known.as_ref().and_then(|known| known.period.clone()) else {
-            return Ok(Leased::PeriodOver);
-        };
-        match purse.reserve(price, period.id, now, tick) {
-            Ok(_given_back) => Ok(Leased::Enough),
-            Err(missing) => {
-                let leased = Box::pin(self.meter.lease(purse, &period, missing)).await;
-                if matches!(leased, Ok(Leased::PeriodOver)) {
-                    purse.state().forget();
-                }
-                leased
-            }
-        }
-    }
-
-    /// Asks others to give back what they hold, and waits a moment.
-    async fn call_back(&self, tenant: TenantId, recalls: &mut u32) -> bool {
-        let Some(recall) = &self.recall else { return false };
-        *recalls += 1;
-        recall(tenant);
-        tokio::time::sleep(RECALL_PAUSE).await;
-        true
-    }
-
-    /// Ends a call that never came as far as the queue.
-    fn unsettled(
-        &self,
-        why: Unsettled,
-        purse: &Option<(Arc<Purse>, crate::id::PeriodId)>,
-        parts: &[purse::Part],
-    ) -> Error {
-        if let Some((purse, _)) = purse {
-            parts.iter().for_each(|part| purse.release(*part, Credits::ZERO));
-        }
-        self.meter.metrics.metering.calls_unsettled.inc();
-        tracing::warn!(?why, "a call could not be settled; it is not charged, and its result is held back");
-        Error::Away("ledger")
-    }
 }
 
 impl Refusal {
@@ -473,62 +251,5 @@ impl Refusal {
             Self::Exhausted { .. } => Refused::Exhausted,
             Self::Unavailable(_) => Refused::Unavailable,
         }
-    }
-}
-
-fn record(
-    caller: &Caller,
-    end: &CallEnd<'_>,
-    started_at: Timestamp,
-    sizes: Sizes,
-    tariff: &Tariff,
-) -> CallRecord {
-    let (period, version) = tariff.stamp();
-    CallRecord {
-        id: end.start.id,
-        principal: caller.principal().clone(),
-        server: Arc::clone(end.start.server),
-        tool: Arc::clone(end.start.tool),
-        outcome: end.outcome.text(),
-        started_at,
-        duration: end.duration,
-        request_bytes: sizes.request as u64,
-        result_bytes: sizes.result as u64,
-        correlation_id: end.start.id.to_string(),
-        period,
-        version,
-    }
-}
-
-fn settled_call(
-    record: &CallRecord,
-    credits: Credits,
-    parts: &[purse::Part],
-    key: Option<&Key>,
-) -> SettledCall {
-    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let of =
-        |source| parts.iter().filter(|part| part.source == source).map(|part| part.credits.micros()).sum();
-    let draws: Vec<_> = parts.iter().map(|part| (part.slab, part.credits.micros())).collect();
-    SettledCall {
-        id: record.id,
-        tenant_id: record.principal.tenant,
-        credential: crate::credentials::label(&record.principal.credential),
-        server: crate::db::storable(&record.server, MAX_NAME),
-        tool: crate::db::storable(&record.tool, MAX_NAME),
-        outcome: record.outcome,
-        started_at: record.started_at.as_micros(),
-        duration_us: i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
-        request_bytes: whole(record.request_bytes),
-        result_bytes: whole(record.result_bytes),
-        period_id: record.period,
-        price_version_id: record.version,
-        credits: credits.micros(),
-        included: of(Source::Included),
-        promotional: of(Source::Promotional),
-        prepaid: of(Source::Prepaid),
-        overage: of(Source::Overage),
-        draws: (!draws.is_empty()).then(|| serde_json::to_string(&draws).unwrap_or_default()),
-        idempotency_key: key.map(|key| key.name.hash.clone()),
     }
 }

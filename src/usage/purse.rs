@@ -116,6 +116,12 @@ pub(super) struct Hold {
     pub parts: Vec<Part>,
 }
 
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Hold").field(&self.parts).finish()
+    }
+}
+
 impl Purse {
     pub fn new(tenant: TenantId) -> Self {
         Self { tenant, state: Mutex::default(), asking: tokio::sync::Mutex::default() }
@@ -275,7 +281,7 @@ impl State {
 impl Hold {
     /// Splits what was set aside into what is used, first come first used, and gives the rest back. The parts that are used stay
     /// reserved until they are [released](Purse::release).
-    pub fn into_used(mut self, used: Credits) -> (Arc<Purse>, Vec<Part>) {
+    pub fn into_used(mut self, used: Credits) -> Vec<Part> {
         let mut rest = used;
         let mut kept = Vec::with_capacity(self.parts.len());
         for part in std::mem::take(&mut self.parts) {
@@ -289,7 +295,7 @@ impl Hold {
                 kept.push(Part { credits, ..part });
             }
         }
-        (self.purse.clone(), kept)
+        kept
     }
 }
 

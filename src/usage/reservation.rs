@@ -21,6 +21,7 @@ pub struct Reservation<'a, T> {
     pub(super) place: Place,
     pub(super) tariff: Tariff,
     pub(super) key: Option<Key>,
+    pub(super) begun_at: Timestamp,
 }
 
 impl<T> Reservation<'_, T> {
@@ -28,6 +29,12 @@ impl<T> Reservation<'_, T> {
     #[must_use]
     pub fn caller(&self) -> &Caller {
         self.permit.caller()
+    }
+
+    /// When the call began, for its price and for its record.
+    #[must_use]
+    pub fn begun_at(&self) -> Timestamp {
+        self.begun_at
     }
 
     /// What is called.
@@ -62,15 +69,31 @@ pub(super) enum Tariff {
     },
 }
 
-/// Credits that a call has used and that are to be settled.
+/// Credits that a call has used and that are to be settled. They can be used again when this is dropped before that.
 pub(super) struct Used {
+    pub purse: Arc<Purse>,
     pub period: PeriodId,
-    pub parts: (Arc<Purse>, Vec<Part>),
+    pub parts: Vec<Part>,
 }
 
 impl Used {
     pub fn left(&self, now: Timestamp) -> Option<Credits> {
-        self.parts.0.left(self.period, now)
+        self.purse.left(self.period, now)
+    }
+
+    /// They have left their slabs.
+    pub fn settled(&mut self) -> Vec<Part> {
+        let parts = std::mem::take(&mut self.parts);
+        parts.iter().for_each(|part| self.purse.release(*part, part.credits));
+        parts
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        for part in std::mem::take(&mut self.parts) {
+            self.purse.release(part, Credits::ZERO);
+        }
     }
 }
 
@@ -87,7 +110,7 @@ impl Tariff {
     pub fn charge(self, call: Measured) -> (Option<Credits>, Option<Used>) {
         let Self::Priced { period, price, hold, purse, .. } = self else { return (None, None) };
         let credits = price.charge(call);
-        let parts = hold.map_or((purse, Vec::new()), |hold| hold.into_used(credits));
-        (Some(credits), Some(Used { period, parts }))
+        let parts = hold.map_or(Vec::new(), |hold| hold.into_used(credits));
+        (Some(credits), Some(Used { purse, period, parts }))
     }
 }

@@ -5,20 +5,25 @@
 //! it. A call nobody waits for any more, because its time was up, is not charged; where it turns out that it was, because the
 //! database had it after all, the charge is taken back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::Date;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::give_back::GiveBacks;
 use super::meter::Meter;
-use super::purse::{Part, Purse};
+use super::purse::Part;
+use super::reservation::Used;
 use crate::breaker;
+use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::db::settlements::{self, Answer, Batch, Draw, SettledCall};
 use crate::error::Error;
 use crate::id::{CallId, MeterId};
+use crate::ledger::days;
 use crate::telemetry::labels::{Label, Outcome};
 
 /// Settlements that wait. Calls at once are bounded by every tenant's `concurrency`; this only keeps the queue from being
@@ -41,36 +46,39 @@ pub(super) enum Unsettled {
     Refused,
 }
 
-/// A call on its way into the ledger.
+/// A call on its way into the ledger. What it used can be used again when this is dropped before it has ended.
 pub(super) struct Entry {
     pub call: SettledCall,
-    pub parts: Vec<Part>,
-    pub purse: Option<Arc<Purse>>,
+    pub used: Option<Used>,
     pub answer: Option<Answer>,
     pub meter: MeterId,
-    pub done: oneshot::Sender<Result<(), Unsettled>>,
+    /// Whoever waits; nobody, once it was told.
+    pub done: Option<oneshot::Sender<Result<(), Unsettled>>>,
 }
 
 impl Entry {
+    /// Whether nobody waits.
     fn gone(&self) -> bool {
-        self.done.is_closed()
+        self.done.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    /// Ends it: what it drew has left its slabs, or can be used again.
-    fn end(self, result: Result<(), Unsettled>) -> Option<Self> {
-        if let Some(purse) = &self.purse {
-            for part in &self.parts {
-                let used = if result.is_ok() { part.credits } else { Credits::ZERO };
-                purse.release(*part, used);
-            }
+    fn parts(&self) -> &[Part] {
+        self.used.as_ref().map_or(&[], |used| &used.parts)
+    }
+
+    /// It is not in the ledger, or nothing was charged.
+    fn failed(mut self, why: Unsettled) {
+        if let Some(done) = self.done.take() {
+            let _ = done.send(Err(why));
         }
-        let Self { call, parts, purse, answer, meter, done } = self;
-        match done.send(result) {
+    }
+
+    /// It is in the ledger. What was charged, if nobody was there any more to be told.
+    fn released(mut self) -> Option<(SettledCall, Vec<Part>)> {
+        let parts = self.used.as_mut().map(Used::settled).unwrap_or_default();
+        match self.done.take()?.send(Ok(())) {
             Ok(()) => None,
-            Err(_) => {
-                let (done, _) = oneshot::channel();
-                Some(Self { call, parts, purse, answer, meter, done })
-            }
+            Err(_) => Some((self.call, parts)),
         }
     }
 }
@@ -102,10 +110,7 @@ impl Queue {
     ) -> Result<(), Unsettled> {
         let (done, settled) = oneshot::channel();
         let waiting = async {
-            if let Err(mpsc::error::SendError(entry)) = self.entries.send(entry(done)).await {
-                let _ = entry.end(Err(Unsettled::Away));
-                return Err(Unsettled::Away);
-            }
+            self.entries.send(entry(done)).await.map_err(|_| Unsettled::Away)?;
             settled.await.unwrap_or(Err(Unsettled::Away))
         };
         tokio::time::timeout(patience, waiting).await.unwrap_or(Err(Unsettled::Away))
@@ -134,9 +139,7 @@ impl Settler {
         let open = self.meter.id();
         let (entries, lost): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| Some(entry.meter) == open);
-        for entry in lost {
-            let _ = entry.end(Err(Unsettled::Over));
-        }
+        lost.into_iter().for_each(|entry| entry.failed(Unsettled::Over));
         let Some(meter) = open.filter(|_| !entries.is_empty()) else { return };
         self.meter.metrics.metering.settle_batch.observe(count(entries.len()));
         Attempt { settler: self, meter, entries, in_doubt: false }.settle().await;
@@ -163,7 +166,7 @@ impl Attempt<'_> {
             }
             let gone: Vec<_> =
                 self.entries.iter().filter(|entry| entry.gone()).map(|entry| entry.call.id).collect();
-            let batch = batch(&self.entries, &gone);
+            let batch = batch(&self.entries, &gone, days::day_of(meter.clock.now()));
             match settlements::settle(&meter.db, self.meter, &batch, meter.clock.now()).await {
                 Ok(fresh) => return self.settled(&fresh, &gone).await,
                 Err(Error::Away(_)) => {}
@@ -204,9 +207,9 @@ impl Attempt<'_> {
             match earlier {
                 Some((_, charged)) if charged.micros() == entry.call.credits => self.released(entry),
                 // An earlier try, too, when nobody waited any more.
-                Some(_) => drop(entry.end(Err(Unsettled::Away))),
-                None if !fresh.contains(&id) => drop(entry.end(Err(Unsettled::Over))),
-                None if gone.contains(&id) => drop(entry.end(Err(Unsettled::Away))),
+                Some(_) => entry.failed(Unsettled::Away),
+                None if !fresh.contains(&id) => entry.failed(Unsettled::Over),
+                None if gone.contains(&id) => entry.failed(Unsettled::Away),
                 None => self.released(entry),
             }
         }
@@ -233,7 +236,7 @@ impl Attempt<'_> {
         if entries.len() == 1 {
             for entry in entries {
                 tracing::error!(%error, call = %entry.call.id, "the ledger refuses a call; it is not charged, and its result is held back");
-                let _ = entry.end(Err(Unsettled::Refused));
+                entry.failed(Unsettled::Refused);
             }
             return;
         }
@@ -252,15 +255,15 @@ impl Attempt<'_> {
         for entry in std::mem::take(&mut self.entries) {
             match result(&entry) {
                 Ok(()) => self.released(entry),
-                error => drop(entry.end(error)),
+                Err(why) => entry.failed(why),
             }
         }
     }
 
     /// Tells whoever waits that the call is settled; takes the charge back where nobody does.
     fn released(&self, entry: Entry) {
-        if let Some(left) = entry.end(Ok(())) {
-            self.settler.give_backs.add(&left.call, left.parts.iter().map(|part| (part.slab, part.credits)));
+        if let Some((call, parts)) = entry.released() {
+            self.settler.give_backs.add(&call, &parts);
         }
     }
 }
@@ -272,7 +275,7 @@ fn is_verdict(error: &sqlx::Error) -> bool {
     // PostgreSQL: connection, resources, shutdown, deadlock and serialization come and go. SQLite: busy, locked, full, I/O.
     let passes = ["08", "53", "57", "40", "55P03"].iter().any(|class| code.starts_with(class));
     let passes_here = code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13].contains(&(code & 0xff)));
-    !(code.len() == 5 && passes) && !(code.len() != 5 && passes_here)
+    !(if code.len() == 5 { passes } else { passes_here })
 }
 
 /// Until nobody waits for any of them.
@@ -284,21 +287,27 @@ async fn nobody_waits(entries: &[Entry]) {
 }
 
 /// The batch as it is written. Calls that nobody waits for are recorded and not charged.
-fn batch(entries: &[Entry], gone: &[CallId]) -> Batch {
+fn batch(entries: &[Entry], gone: &[CallId], today: Date) -> Batch {
     let mut batch = Batch::default();
+    let mut days = BTreeSet::new();
     for entry in entries {
+        let day = days::day_of(Timestamp::from_micros(entry.call.started_at));
+        if day < today {
+            days.insert(day);
+        }
         if gone.contains(&entry.call.id) {
             batch.calls.push(not_released(&entry.call));
             continue;
         }
         batch.calls.push(entry.call.clone());
-        batch.draws.extend(entry.parts.iter().map(|part| Draw {
+        batch.draws.extend(entry.parts().iter().map(|part| Draw {
             call: entry.call.id,
             slab: part.slab,
             credits: part.credits.micros(),
         }));
         batch.answers.extend(entry.answer.clone());
     }
+    batch.days = days.iter().map(ToString::to_string).collect();
     batch
 }
 

@@ -34,16 +34,16 @@ fn credits_burn_in_order_and_what_is_not_used_goes_back() {
     purse.state().elsewhere = Some(credits(7));
     assert_eq!(purse.left(period, NOW), Some(credits(127)));
 
-    let hold = purse.reserve(credits(12), period, NOW, 0).ok().expect("enough");
+    let hold = purse.reserve(credits(12), period, NOW, 0).expect("enough");
     let of: Vec<_> = hold.parts.iter().map(|part| (part.source, part.credits.micros())).collect();
     assert_eq!(of, [(Source::Included, 5), (Source::Promotional, 5), (Source::Prepaid, 2)]);
     assert_eq!(purse.left(period, NOW), Some(credits(115)));
-    let (_, used) = hold.into_used(credits(6));
+    let used = hold.into_used(credits(6));
     let of: Vec<_> = used.iter().map(|part| (part.source, part.credits.micros())).collect();
     assert_eq!(of, [(Source::Included, 5), (Source::Promotional, 1)]);
     assert_eq!(purse.left(period, NOW), Some(credits(121)));
 
-    drop(purse.reserve(credits(114), period, NOW, 0).ok().expect("enough"));
+    drop(purse.reserve(credits(114), period, NOW, 0).expect("enough"));
     assert_eq!(purse.reserve(credits(115), period, NOW, 0).err(), Some(credits(1)));
     assert_eq!(purse.reserve(credits(1), PeriodId::new(), NOW, 0).err(), Some(credits(1)));
 }
@@ -53,7 +53,7 @@ fn a_slab_is_given_back_when_it_is_over_and_nobody_uses_it() {
     let (purse, period, meter) = (Arc::new(Purse::new(TenantId::new())), PeriodId::new(), MeterId::new());
     let tick = |seconds: i64| seconds * 1_000_000;
     purse.state().add([slab(period, meter, Source::Prepaid, 10)]);
-    let hold = purse.reserve(credits(3), period, NOW, tick(2)).ok().expect("enough");
+    let hold = purse.reserve(credits(3), period, NOW, tick(2)).expect("enough");
     purse.state().retire(NOW, tick(4), false);
     assert!(purse.state().returned.is_empty(), "in use a moment ago");
     purse.state().retire(NOW, tick(5), false);
@@ -126,7 +126,7 @@ proptest! {
                     let hold = holds.remove(which % holds.len());
                     let most: Credits = hold.parts.iter().map(|part| part.credits).sum();
                     let used = credits(used).min(most);
-                    let (_, parts) = hold.into_used(used);
+                    let parts = hold.into_used(used);
                     prop_assert_eq!(parts.iter().map(|part| part.credits).sum::<Credits>(), used);
                     pending.push(parts);
                 }

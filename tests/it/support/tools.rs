@@ -249,7 +249,6 @@ struct Worked {
 }
 
 impl Worked {
-    #[expect(clippy::disallowed_methods, reason = "a test's own setting")]
     fn open() -> std::io::Result<Self> {
         let open = |path| std::fs::File::options().create(true).append(true).open(path).map(Arc::new);
         Ok(Self { file: std::env::var_os(RECORD).map(open).transpose()?, runs: Arc::default() })

@@ -1,0 +1,176 @@
+//! Reserving: the price of a call is found, and the most that it can cost is set aside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lease::Leased;
+use super::purse::{Hold, Purse, Terms};
+use super::reservation::{Reservation, Tariff};
+use super::{Inner, Key, Refusal, Usage};
+use crate::clock::Timestamp;
+use crate::credits::Credits;
+use crate::error::{Error, Result};
+use crate::id::{PeriodId, TenantId};
+use crate::limits::Place;
+use crate::policy::{Guarded, Permit};
+use crate::prices::{self, Price, Unpriced};
+
+/// Looks at account and purse that one reservation may take.
+const LOOKS: u32 = 8;
+/// How often, and after which time, it is asked again whether others gave back what they held.
+const RECALLS: u32 = 3;
+const RECALL_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a look at the purse found.
+enum Look {
+    /// What the call goes by.
+    Found(Tariff),
+    /// Something was learnt or leased: look again.
+    Again,
+}
+
+impl Usage {
+    /// Turns a permit and a place into a reservation: the price is found, and the most that the call can cost set aside.
+    ///
+    /// # Errors
+    /// Why the call may not be made.
+    pub async fn reserve<'a, T: Guarded>(
+        &self,
+        permit: Permit<'a, T>,
+        place: Place,
+        key: Option<Key>,
+    ) -> Result<Reservation<'a, T>, Refusal> {
+        let inner = &*self.0;
+        if !permit.caller().is_metered() {
+            let begun_at = inner.meter.clock.now();
+            return Ok(Reservation { permit, place, tariff: Tariff::None, key, begun_at });
+        }
+        let purse = inner.purse(permit.caller().tenant());
+        let mut recalls = 0;
+        for _ in 0..LOOKS {
+            let begun_at = inner.meter.clock.now();
+            let look = inner.look(&purse, permit.tool(), begun_at, &mut recalls).await;
+            match look
+                .inspect_err(|refusal| inner.meter.metrics.metering.calls_refused.inc(refusal.label()))?
+            {
+                Look::Found(tariff) => return Ok(Reservation { permit, place, tariff, key, begun_at }),
+                Look::Again => {}
+            }
+        }
+        let text = "an account changes faster than it can be looked at";
+        Err(Refusal::Unavailable(Error::Internal(text.to_owned())))
+    }
+}
+
+impl Inner {
+    /// What the tenant pays for a call of this tool that begins now, and the credits for it.
+    async fn look(
+        &self,
+        purse: &Arc<Purse>,
+        tool: &impl Guarded,
+        now: Timestamp,
+        recalls: &mut u32,
+    ) -> Result<Look, Refusal> {
+        let tick = self.meter.clock.monotonic_micros();
+        let terms = purse.state().terms(now, (self.meter.heard)(), tick - self.trust());
+        let (period, version) = match terms {
+            Some(Terms::Priced { period, version }) => (period, version),
+            Some(Terms::Free) => return Ok(Look::Found(Tariff::None)),
+            None if tool.is_free() => return Ok(Look::Found(Tariff::None)),
+            None => {
+                self.learn(purse).await.map_err(Refusal::Unavailable)?;
+                return Ok(Look::Again);
+            }
+        };
+        let price = price_of(&version.terms, tool).ok_or(Refusal::Unpriced)?;
+        let hold = if price.is_free() {
+            None
+        } else {
+            let Some(hold) = self.hold(purse, (price.most(), period), now, recalls).await? else {
+                return Ok(Look::Again);
+            };
+            Some(hold)
+        };
+        Ok(Look::Found(Tariff::Priced { period, version: version.id, price, hold, purse: purse.clone() }))
+    }
+
+    /// Sets credits aside, and leases more where there are too few; nothing: look again.
+    async fn hold(
+        &self,
+        purse: &Arc<Purse>,
+        (most, period): (Credits, PeriodId),
+        now: Timestamp,
+        recalls: &mut u32,
+    ) -> Result<Option<Hold>, Refusal> {
+        // Without the database it could not be settled.
+        if !self.meter.db.breaker().is_up() {
+            return Err(Refusal::Unavailable(Error::Away("database")));
+        }
+        if let Ok(hold) = purse.reserve(most, period, now, self.meter.clock.monotonic_micros()) {
+            return Ok(Some(hold));
+        }
+        match self.lease(purse, most).await.map_err(Refusal::Unavailable)? {
+            Leased::Enough | Leased::PeriodOver => Ok(None),
+            Leased::Short { left, held } => {
+                let others_may_have_it = held.is_positive() && left + held >= most && *recalls < RECALLS;
+                if others_may_have_it && self.call_back(purse.tenant, recalls).await {
+                    return Ok(None);
+                }
+                Err(Refusal::Exhausted { price: most, left })
+            }
+        }
+    }
+
+    /// For how long something is true that was true when changes were last looked for: whoever changes it announces it
+    /// `lead_ms` ahead, and may take a while to commit.
+    fn trust(&self) -> i64 {
+        i64::try_from(self.config.lead.get().as_micros() * 2 / 5).unwrap_or(i64::MAX)
+    }
+
+    /// Asks about the account, unless somebody else just did.
+    async fn learn(&self, purse: &Purse) -> Result<()> {
+        let _one_at_a_time = purse.asking.lock().await;
+        let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
+        let since = tick - self.trust();
+        if purse.state().terms(now, (self.meter.heard)(), since).is_some() {
+            return Ok(());
+        }
+        Box::pin(self.meter.learn(purse, since)).await
+    }
+
+    /// Leases what a call of this price needs, unless somebody else just did.
+    async fn lease(&self, purse: &Arc<Purse>, price: Credits) -> Result<Leased> {
+        let _one_at_a_time = purse.asking.lock().await;
+        let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
+        let known = purse.state().known.as_ref().and_then(|known| known.period.clone());
+        let Some(period) = known else { return Ok(Leased::PeriodOver) };
+        match purse.reserve(price, period.id, now, tick) {
+            Ok(_given_back) => Ok(Leased::Enough),
+            Err(missing) => {
+                let leased = Box::pin(self.meter.lease(purse, &period, missing)).await;
+                if matches!(leased, Ok(Leased::PeriodOver)) {
+                    purse.state().forget();
+                }
+                leased
+            }
+        }
+    }
+
+    /// Asks others to give back what they hold, and waits a moment. `false`: there are no others.
+    async fn call_back(&self, tenant: TenantId, recalls: &mut u32) -> bool {
+        let Some(recall) = &self.recall else { return false };
+        *recalls += 1;
+        recall(tenant);
+        tokio::time::sleep(RECALL_PAUSE).await;
+        true
+    }
+}
+
+/// What a call of this tool costs; nothing, where it is not to be made.
+fn price_of(terms: &prices::Terms, tool: &impl Guarded) -> Option<Price> {
+    if tool.is_free() {
+        return Some(Price::default());
+    }
+    let given_away = || (terms.unpriced == Unpriced::Free).then(Price::default);
+    terms.price_of(tool.server(), tool.name()).copied().or_else(given_away)
+}
