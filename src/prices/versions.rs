@@ -15,7 +15,7 @@ use crate::db::price_versions::{self, Row};
 use crate::db::{self, Db, Listed, Page, Tx};
 use crate::error::{Error, Result};
 use crate::id::PriceVersionId;
-use crate::plans::PlanName;
+use crate::plans::{DEFAULT, PlanName};
 
 /// Prices of a plan from an instant on, until another version takes their place. Never changed, never deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +165,8 @@ pub async fn publish(
     if let Some(same) = last.filter(|last| from.is_none() && last.terms == *terms) {
         return Ok(PriceVersion::clone(same));
     }
-    let used = price_versions::in_use(&mut tx, plan, by.at).await?;
+    // Who makes a tenant, which is on the default plan at first, does not hold the plan.
+    let used = plan.as_str() == DEFAULT || price_versions::in_use(&mut tx, plan, by.at).await?;
     let soonest = if used { by.at.plus(lead) } else { by.at };
     if let Some(from) = from.filter(|from| *from < soonest) {
         return Err(Error::Invalid(format!("from: the soonest is {soonest}, found {from}")));

@@ -7,13 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::purse::{Known, Purse, Return};
-use crate::accounts;
 use crate::accounts::events::Event;
+use crate::accounts::{self, Period};
 use crate::clock::{Clock, Timestamp};
 use crate::db::{self, Db, Tx};
 use crate::error::Result;
 use crate::id::MeterId;
-use crate::prices::{self, Book};
+use crate::prices::{self, Book, History};
 use crate::telemetry::metrics::Metrics;
 
 /// Slabs that one transaction closes.
@@ -154,8 +154,7 @@ impl Meter {
         let (epoch, as_of) = (purse.state().epoch, self.clock.monotonic_micros());
         let standing = accounts::standing(&self.db, purse.tenant, self.clock.now()).await?;
         let prices = match &standing.current {
-            Some(period) if (self.heard)() >= since => self.book.of(&period.plan).await?,
-            Some(period) => Arc::new(prices::history(&self.db, &period.plan).await?),
+            Some(period) => self.prices(period, since).await?,
             None => Arc::default(),
         };
         let mut state = purse.state();
@@ -163,6 +162,19 @@ impl Meter {
             state.known = Some(Known { period: standing.current, next: standing.next, prices, as_of });
         }
         Ok(())
+    }
+
+    /// The prices of a period's plan, from memory where they can be trusted: changes were looked for since `since`, and the version
+    /// that the period began with is among them. The first prices of a plan hold at once, so others may not have heard of those.
+    async fn prices(&self, period: &Period, since: i64) -> Result<Arc<History>> {
+        if (self.heard)() >= since {
+            let known = self.book.of(&period.plan).await?;
+            if known.versions().iter().any(|version| version.id == period.price_version_id) {
+                return Ok(known);
+            }
+            self.book.forget(period.plan.as_str());
+        }
+        prices::history(&self.db, &period.plan).await.map(Arc::new)
     }
 
     /// Closes slabs of a tenant whose account the transaction holds.
