@@ -127,7 +127,7 @@ fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn print(app: &App, known: &Credentials, file: &Path, metrics: Option<std::net::SocketAddr>) {
     let Credentials { url, sse_url, api_key, url_token, operator_key } = known;
     let base = app.config.public_url();
-    println!(
+    say!(
         r#"Weir is running at {base} (tenant "{TENANT}"; stop it with Ctrl-C).
 
 Claude Code:

@@ -112,7 +112,7 @@ async fn list(store: &Store, tenant: TenantId, json: bool) -> Result<(), Failure
         page.after = listed.rows.last().map(|grant| grant.id);
         for grant in &listed.rows {
             if json {
-                println!("{}", body(grant));
+                say!("{}", body(grant));
             } else {
                 rows.push(row(grant));
             }

@@ -23,6 +23,6 @@ pub(super) async fn run(args: HealthArgs) -> Result<(), Failure> {
     if !status.is_success() {
         return Err(format!("{} answered {status}", args.url).into());
     }
-    println!("ok");
+    say!("ok");
     Ok(())
 }

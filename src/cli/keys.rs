@@ -155,7 +155,7 @@ async fn list(store: &Store, tenant: TenantId, json: bool) -> Result<(), Failure
         page.after = listed.rows.last().map(|key| key.id);
         for key in &listed.rows {
             if json {
-                println!("{}", body(key));
+                say!("{}", body(key));
             } else {
                 rows.push(row(key, store.clock.now()));
             }

@@ -65,12 +65,12 @@ fn print(report: &Report) {
         .collect();
     print_table(["CHECK", "LOOKED AT", "WRONG", "WHAT"], &rows);
     for finding in report.checks.iter().filter(|finding| finding.wrong > 0) {
-        println!("\n{}: {} wrong, such as", finding.check, finding.wrong);
+        say!("\n{}: {} wrong, such as", finding.check, finding.wrong);
         for example in &finding.examples {
-            println!("  {example}");
+            say!("  {example}");
         }
     }
     for note in &report.notes {
-        println!("\nnote: {note}");
+        say!("\nnote: {note}");
     }
 }

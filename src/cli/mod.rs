@@ -1,6 +1,11 @@
 //! The commands. Each prints its result to stdout and its trouble to stderr; what goes wrong ends with exit code 1,
 //! a wrong command line with 2.
-#![expect(clippy::print_stdout, reason = "commands speak to whoever typed them")]
+
+/// Prints a line of a command's result.
+macro_rules! say {
+    () => { $crate::cli::say(format_args!("")) };
+    ($($what:tt)*) => { $crate::cli::say(format_args!($($what)*)) };
+}
 
 mod accounts;
 mod dev;
@@ -163,13 +168,25 @@ async fn migrate(args: ConfigArgs) -> Result<(), Failure> {
     let pending = db.pending_migrations().await.map_err(explain)?;
     db.migrate().await.map_err(explain)?;
     db.close().await;
-    println!("{} migrations applied; the schema is up to date", pending);
+    say!("{} migrations applied; the schema is up to date", pending);
     Ok(())
+}
+
+/// Prints a line. Who reads no further, as `head` does, has seen enough: that ends the command, and is no failure.
+#[expect(clippy::disallowed_methods, reason = "a command whose reader is gone has nothing left to do")]
+fn say(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(format_args!("{line}\n")) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        // There is nowhere else to say so.
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// Prints one object as pretty JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
@@ -183,7 +200,7 @@ fn print_table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) {
     }
     let line = |cells: [&str; N]| {
         let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
     line(heading);
     for row in rows {

@@ -101,7 +101,7 @@ async fn list(store: &Store, json: bool) -> Result<(), Failure> {
         page.after = listed.rows.last().map(|plan| plan.name.clone());
         for plan in &listed.rows {
             if json {
-                println!("{}", body(plan));
+                say!("{}", body(plan));
             } else {
                 let limits = serde_json::to_string(&plan.limits)?;
                 rows.push([plan.name.to_string(), plan.updated_at.to_string(), limits]);

@@ -122,7 +122,7 @@ pub(super) async fn list(args: PricesArgs) -> Result<(), Failure> {
     for version in history.versions() {
         let in_force = current == Some(version.id);
         if args.json {
-            println!("{}", body(version, in_force));
+            say!("{}", body(version, in_force));
             continue;
         }
         let state = match in_force {
@@ -165,7 +165,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), Failure> {
     let (store, config) = args.config.store().await?;
     for (name, wanted) in &plans {
         let done = bring(&store, &config, name, wanted).await.map_err(explain)?;
-        println!("{name}: {}", if done.is_empty() { "unchanged".to_owned() } else { done.join("; ") });
+        say!("{name}: {}", if done.is_empty() { "unchanged".to_owned() } else { done.join("; ") });
     }
     Ok(())
 }

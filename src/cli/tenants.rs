@@ -104,7 +104,7 @@ async fn list(store: &Store, json: bool) -> Result<(), Failure> {
         page.after = listed.rows.last().map(|tenant| tenant.id);
         if json {
             for tenant in &listed.rows {
-                println!("{}", body(tenant));
+                say!("{}", body(tenant));
             }
         } else {
             rows.extend(
