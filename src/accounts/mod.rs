@@ -55,9 +55,12 @@ impl Standing {
 pub async fn standing(db: &Db, tenant: TenantId, at: Timestamp) -> Result<Standing> {
     loop {
         let standing = Standing::of(db::periods::around(db, tenant, at).await?, at);
-        let known = standing.current.is_some() || standing.next.is_some();
-        if known || opening::open(db, tenant, at).await? == 0 {
+        if standing.current.is_some() || standing.next.is_some() {
             return Ok(standing);
+        }
+        if opening::open(db, tenant, at).await? == 0 {
+            // Nothing is due, or somebody else opened it since we looked.
+            return Ok(Standing::of(db::periods::around(db, tenant, at).await?, at));
         }
     }
 }
