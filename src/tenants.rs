@@ -98,7 +98,6 @@ pub async fn set_plan(
     plan: &PlanName,
     lead: Duration,
 ) -> Result<Tenant> {
-    let by = By { actor, at: clock.now() };
     let mut tx = db.begin().await?;
     let before = db::tenants::lock(&mut tx, id).await?.ok_or(Error::NotFound("tenant"))?;
     if before.plan == plan.as_str() {
@@ -107,6 +106,9 @@ pub async fn set_plan(
     if plan.as_str() != plans::DEFAULT && db::plans::lock(&mut tx, plan).await?.is_none() {
         return Err(Error::Invalid(format!("plan: there is none named {plan}; create it first")));
     }
+    accounts::hold(&mut tx, id, clock.now()).await?;
+    // After everything that may have to be waited for: the lead begins here.
+    let by = By { actor, at: clock.now() };
     let after = db::tenants::set_plan(&mut tx, id, plan.as_str(), by.at).await?;
     accounts::plan_changed(&mut tx, id, (&before.plan.parse()?, plan), by.at, lead).await?;
     let detail = json!({ "before": before.plan, "plan": after.plan });

@@ -25,7 +25,7 @@ use crate::id::{PeriodId, TenantId};
 pub use crate::db::accounts::Account;
 pub use crate::db::periods::Period;
 pub use caps::set_spend_cap;
-pub(crate) use opening::{plan_changed, tenant_deleted};
+pub(crate) use opening::{hold, plan_changed, tenant_deleted};
 pub use upkeep::{Keeper, Kept, keep};
 pub use view::{Left, Overview, overview};
 

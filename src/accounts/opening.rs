@@ -174,12 +174,22 @@ pub(crate) async fn plan_changed(
     invalidations::insert(tx, now, Kind::Account, tenant.to_string()).await
 }
 
-/// Ends a tenant's periods: nobody can call any more. The tenant's row must be held.
+/// Holds the tenant's account, if there is one, until the transaction ends. The tenant's row must be held.
+pub(crate) async fn hold(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<()> {
+    db::accounts::lock(tx, tenant, now).await.map(|_| ())
+}
+
+/// For how long after its deletion calls of a tenant may still begin: other processes hear of it within this time.
+const HEARD: Duration = Duration::from_secs(5);
+
+/// Ends a tenant's periods: soon nobody can call any more. The tenant's row must be held.
 pub(crate) async fn tenant_deleted(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<()> {
     let Some(account) = db::accounts::lock(tx, tenant, now).await? else { return Ok(()) };
     for period in db::periods::ending_after(tx, tenant, now).await? {
-        let ends_at = now.max(period.starts_at.plus(LEAST));
-        end_early(tx, &account, &period, ends_at).await?;
+        let ends_at = now.plus(HEARD).max(period.starts_at.plus(LEAST));
+        if ends_at < period.ends_at {
+            end_early(tx, &account, &period, ends_at).await?;
+        }
     }
     invalidations::insert(tx, now, Kind::Account, tenant.to_string()).await
 }

@@ -264,7 +264,12 @@ impl App {
     /// Makes what was changed somewhere felt here. What credentials keep has been forgotten by then.
     fn hear(&self, news: News, plans: &mpsc::UnboundedSender<String>) {
         match news {
-            News::Change(change) => self.bus.revoke(change),
+            News::Change(change) => {
+                self.bus.revoke(change);
+                if let Change::Tenant(tenant) = change {
+                    self.account_changed(tenant);
+                }
+            }
             News::Plan(name) => {
                 self.prices.forget(&name);
                 self.usage.plan_changed(&name);

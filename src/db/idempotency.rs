@@ -2,7 +2,7 @@
 
 use sqlx::FromRow;
 
-use super::{Db, done};
+use super::{Db, Tx, done};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::error::Result;
@@ -74,6 +74,22 @@ pub(crate) async fn find(db: &Db, key: &KeyName, now: Timestamp) -> Result<Optio
     .bind(&*key.hash)
     .bind(now)
     .fetch_optional(conn))
+}
+
+/// Forgets the answer of this call.
+pub(crate) async fn forget(tx: &mut Tx, key: &KeyName, call: CallId) -> Result<()> {
+    in_tx!(tx, |conn| done(
+        sqlx::query(
+            "delete from idempotency_keys
+             where tenant_id = $1 and credential = $2 and key_hash = $3 and call_id = $4"
+        )
+        .bind(key.tenant)
+        .bind(&*key.credential)
+        .bind(&*key.hash)
+        .bind(call)
+        .execute(conn)
+    ))
+    .map(|_| ())
 }
 
 /// Gives the key free, if this call has it and was not settled.

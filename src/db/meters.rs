@@ -70,7 +70,8 @@ pub(crate) async fn release_keys(db: &Db) -> Result<u64> {
     on_writer!(db, |conn| done(
         sqlx::query(
             "delete from idempotency_keys
-             where settled_at is null and meter_id in (select id from meters where closed_at is not null)"
+             where settled_at is null
+                   and not exists (select 1 from meters where id = meter_id and closed_at is null)"
         )
         .execute(conn)
     ))

@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use super::idempotency::{self, KeyName};
 use super::{Db, JsonText, Pools, Tx, done, usage_days};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
@@ -104,7 +105,10 @@ async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp)
                       join fresh on fresh.id = d.call
                  group by d.slab
              ), booked as (
-                 update slabs set used = slabs.used + drawn.credits from drawn where slabs.id = drawn.slab
+                 update slabs set used = slabs.used + locked.credits
+                 from (select s.id, drawn.credits from drawn join slabs s on s.id = drawn.slab
+                       order by s.id for no key update of s) as locked
+                 where slabs.id = locked.id
              ), answered as (
                  update idempotency_keys as k set settled_at = $2, credits = a.credits, result = a.result
                  from json_to_recordset(cast($5 as json)) as a
@@ -214,6 +218,8 @@ pub(crate) struct GiveBack {
     pub(crate) call: CallId,
     /// In microseconds since 1970.
     pub(crate) started_at: i64,
+    /// Under which its answer is kept.
+    pub(crate) key: Option<KeyName>,
     pub(crate) draws: Vec<(SlabId, Credits)>,
 }
 
@@ -231,7 +237,11 @@ pub(crate) async fn give_back(tx: &mut Tx, what: &GiveBack, now: Timestamp) -> R
     for (slab, credits) in &what.draws {
         take_from(tx, what, (*slab, *credits), now).await?;
     }
-    Ok(())
+    match &what.key {
+        // An answer that was not paid is not given.
+        Some(key) => idempotency::forget(tx, key, what.call).await,
+        None => Ok(()),
+    }
 }
 
 /// Takes credits out of what a slab, or the source that it went back to, has used.

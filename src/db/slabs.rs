@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::id::{GrantId, MeterId, PeriodId, SlabId, TenantId};
 
 /// Grants that one lease looks at.
-const GRANTS: i64 = 16;
+const GRANTS: i64 = 256;
 
 /// A grant with credits that nobody holds.
 #[derive(Debug, Clone, FromRow)]
@@ -21,7 +21,6 @@ pub(crate) struct FreeGrant {
     pub(crate) id: GrantId,
     pub(crate) kind: GrantKind,
     pub(crate) free: Credits,
-    pub(crate) leased: Credits,
     pub(crate) expires_at: Option<Timestamp>,
 }
 
@@ -68,11 +67,11 @@ pub(crate) async fn lock_account(tx: &mut Tx, tenant: TenantId, now: Timestamp) 
 /// The grants that calls of this moment are paid from, in the order in which they burn.
 pub(crate) async fn free_grants(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Vec<FreeGrant>> {
     in_tx!(tx, |conn| sqlx::query_as(
-        "select id, kind, granted - used - leased - expired - voided as free, leased, expires_at
+        "select id, kind, granted - used - leased - expired - voided as free, expires_at
          from grants
          where tenant_id = $1 and voided_at is null and granted_at <= $2
                and (expires_at is null or expires_at > $2)
-               and granted - used - expired - voided > 0
+               and granted - used - leased - expired - voided > 0
          order by case kind when 'included' then 0 when 'promotional' then 1 else 2 end,
                   coalesce(expires_at, 9223372036854775807), id
          limit $3"
@@ -81,6 +80,17 @@ pub(crate) async fn free_grants(tx: &mut Tx, tenant: TenantId, now: Timestamp) -
     .bind(now)
     .bind(GRANTS)
     .fetch_all(conn))
+}
+
+/// What processes hold of the grants that calls of this moment are paid from.
+pub(crate) async fn held(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Credits> {
+    in_tx!(tx, |conn| sqlx::query_scalar(
+        "select cast(coalesce(sum(leased), 0) as bigint) from grants
+         where tenant_id = $1 and voided_at is null and (expires_at is null or expires_at > $2)"
+    )
+    .bind(tenant)
+    .bind(now)
+    .fetch_one(conn))
 }
 
 /// What may still be owed in the period, if calls of this moment belong to it.

@@ -26,16 +26,25 @@ const REFUSED: &str = "dev.weir/refused";
 const TOP_UP: &str = "weir_top_up";
 
 /// The key that a call came with: in `_meta`, in the `Idempotency-Key` header, or in the argument that the tool names.
-fn key_of(exchange: &Exchange, tool: &Found<ToolEntry>) -> Option<String> {
+///
+/// # Errors
+/// −32602 where the argument is there and can be none.
+fn key_of(exchange: &Exchange, tool: &Found<ToolEntry>) -> Result<Option<String>, RpcError> {
     let params = &exchange.request.params;
     if let Some(key) = &params.meta.idempotency_key {
-        return Some(key.clone());
+        return Ok(Some(key.clone()));
     }
-    let arguments: Map<String, Value> = match (&tool.entry.key_argument, &params.arguments) {
-        (Some(_), Some(raw)) => serde_json::from_slice(raw).ok()?,
-        _ => return None,
-    };
-    Some(arguments.get(&**tool.entry.key_argument.as_ref()?)?.as_str()?.to_owned())
+    let (Some(name), Some(raw)) = (&tool.entry.key_argument, &params.arguments) else { return Ok(None) };
+    // Arguments that are no object are refused further on.
+    let arguments: Map<String, Value> = serde_json::from_slice(raw).unwrap_or_default();
+    match arguments.get(&**name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(key)) => Ok(Some(key.clone())),
+        Some(Value::Number(key)) => Ok(Some(key.to_string())),
+        Some(_) => Err(RpcError::invalid_params(format!(
+            "params.arguments.{name} must be a string: it is the idempotency key"
+        ))),
+    }
 }
 
 /// Takes the key of a call, if it came with one, or finds the answer of the call that had it.
@@ -48,7 +57,7 @@ pub async fn claim(
     tool: &Found<ToolEntry>,
     id: CallId,
 ) -> Result<Option<Claimed>, RpcError> {
-    let Some(key) = key_of(exchange, tool) else { return Ok(None) };
+    let Some(key) = key_of(exchange, tool)? else { return Ok(None) };
     let patience = tool.entry.timeout.unwrap_or(app.config.mcp.tool_timeout.get());
     let target = (&*tool.server, &*tool.entry.name);
     let arguments = exchange.request.params.arguments.as_deref();

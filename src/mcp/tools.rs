@@ -129,7 +129,7 @@ pub async fn call(app: &App, exchange: &mut Exchange) -> Result<CoreResult, RpcE
     let end = CallEnd { start, outcome: released(word, &reply), duration };
     hooks::tell(&app.hooks, |hook| hook.after_call(&end));
     let sizes = Sizes { request: request_bytes, result: reply.as_ref().map_or(0, CoreResult::size) };
-    let receipt = app.usage.settle(reservation, &end, sizes, kept.as_ref()).await;
+    let receipt = app.usage.settle(reservation, &end, sizes, (kept.as_ref(), &exchange.cancelled)).await;
     match (reply, receipt) {
         (Ok(reply), Ok(receipt)) => Ok(charges::with_receipt(reply, receipt)),
         (Ok(_), Err(error)) => Err(charges::unavailable(&error, &id)),

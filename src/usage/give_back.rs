@@ -6,6 +6,7 @@ use super::meter::Meter;
 use super::purse::Part;
 use crate::clock::Timestamp;
 use crate::db;
+use crate::db::idempotency::KeyName;
 use crate::db::settlements::{self, GiveBack, SettledCall};
 use crate::error::{Error, Result};
 use crate::ledger::{days, rollups};
@@ -23,9 +24,20 @@ impl GiveBacks {
     /// Takes a call's charge back as soon as that can be.
     pub fn add(&self, call: &SettledCall, parts: &[Part]) {
         let Some(period) = call.period_id.filter(|_| !parts.is_empty()) else { return };
+        let key = call.idempotency_key.as_ref().map(|hash| KeyName {
+            tenant: call.tenant_id,
+            credential: call.credential.clone(),
+            hash: hash.clone(),
+        });
         let draws = parts.iter().map(|part| (part.slab, part.credits)).collect();
-        let back =
-            GiveBack { tenant: call.tenant_id, period, call: call.id, started_at: call.started_at, draws };
+        let back = GiveBack {
+            tenant: call.tenant_id,
+            period,
+            call: call.id,
+            started_at: call.started_at,
+            key,
+            draws,
+        };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < MOST {
             waiting.push(back);

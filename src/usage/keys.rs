@@ -151,11 +151,13 @@ impl Keys {
         let meter = self.meter.opened().await.map_err(KeyTrouble::Away)?;
         let now = self.meter.clock.now();
         let claim = Claim { key: name, fingerprint, call, meter, at: now, until: now.plus(self.keep) };
+        // Before the statement, whose fate may stay unknown: what it took is given free then.
+        let key = Key { name: name.clone(), call, meter, keys: self.clone(), settled: false };
         if idempotency::claim(&self.meter.db, claim).await.map_err(KeyTrouble::Away)? {
             self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::default());
-            let keys = self.clone();
-            return Ok(Some(Claimed::Ours(Key { name: name.clone(), call, meter, keys, settled: false })));
+            return Ok(Some(Claimed::Ours(key)));
         }
+        key.not_taken();
         let found = idempotency::find(&self.meter.db, name, now).await.map_err(KeyTrouble::Away)?;
         let Some(found) = found else { return Ok(None) };
         if found.fingerprint != fingerprint {
@@ -229,6 +231,11 @@ impl Key {
     pub(super) fn settled(mut self) {
         self.settled = true;
         self.keys.ended(&self.name);
+    }
+
+    /// Somebody else has it.
+    fn not_taken(mut self) {
+        self.settled = true;
     }
 
     /// Gives the key free now, and not when somebody next looks.

@@ -85,7 +85,7 @@ impl Leasing<'_> {
             return Ok((Leased::PeriodOver, Some(Credits::ZERO)));
         };
         let grants = db::slabs::free_grants(&mut tx, self.purse.tenant, now).await?;
-        let (free, held) = totals(&grants, room);
+        let free = total(&grants, room);
         let chosen = choose(&grants, room, self.missing, self.appetite);
         let all: Credits = chosen.iter().map(|(_, amount)| *amount).sum();
         for (grant, amount) in &chosen {
@@ -93,15 +93,16 @@ impl Leasing<'_> {
             self.slabs.push(slab);
             db::slabs::lease(&mut tx, slab.0).await?;
         }
-        if !chosen.is_empty() {
-            events.extend(accounts::events::note(&mut tx, self.period.id, now).await?);
-            meter.metrics.metering.leases.inc();
-        }
-        tx.commit().await?;
-        accounts::events::announce(&meter.metrics, &events);
         if chosen.is_empty() {
+            let held = db::slabs::held(&mut tx, self.purse.tenant, now).await? + room.overage_leased;
+            tx.commit().await?;
+            accounts::events::announce(&meter.metrics, &events);
             return Ok((Leased::Short { left: free.unwrap_or(Credits::MOST), held }, free));
         }
+        events.extend(accounts::events::note(&mut tx, self.period.id, now).await?);
+        tx.commit().await?;
+        accounts::events::announce(&meter.metrics, &events);
+        meter.metrics.metering.leases.inc();
         Ok((Leased::Enough, free.map(|free| free - all)))
     }
 
@@ -180,11 +181,10 @@ fn free_room(room: Room) -> Option<Credits> {
     Some((room.hard_cap? - room.overage_used - room.overage_leased).max(Credits::ZERO))
 }
 
-/// What nobody holds, where that has an end, and what is held.
-fn totals(grants: &[FreeGrant], room: Room) -> (Option<Credits>, Credits) {
+/// What nobody holds, where that has an end.
+fn total(grants: &[FreeGrant], room: Room) -> Option<Credits> {
     let free: Credits = grants.iter().map(|grant| grant.free).sum();
-    let held: Credits = grants.iter().map(|grant| grant.leased).sum();
-    (free_room(room).map(|room| room + free), held + room.overage_leased)
+    free_room(room).map(|room| room + free)
 }
 
 #[cfg(test)]
@@ -199,13 +199,7 @@ mod tests {
     }
 
     fn grant(free: i64) -> FreeGrant {
-        FreeGrant {
-            id: GrantId::new(),
-            kind: GrantKind::Prepaid,
-            free: of(free),
-            leased: Credits::ZERO,
-            expires_at: None,
-        }
+        FreeGrant { id: GrantId::new(), kind: GrantKind::Prepaid, free: of(free), expires_at: None }
     }
 
     fn room(cap: Option<i64>) -> Room {

@@ -102,7 +102,8 @@ impl Meter {
     /// Says that this process lives. `false`: others have closed its meter.
     pub async fn beat(&self) -> Result<bool> {
         let Some(id) = self.id() else { return Ok(true) };
-        let alive = db::meters::beat(&self.db, id, self.clock.now()).await?;
+        let alive = db::meters::beat(&self.db, id, self.clock.now()).await;
+        let alive = alive.inspect_err(|_| self.well_since.store(i64::MAX, Ordering::Relaxed))?;
         if !alive {
             tracing::warn!(meter = %id, "this process was not seen for too long; what it held was given back");
             self.is_over(id);
@@ -128,38 +129,42 @@ impl Meter {
         if since == i64::MAX || tick.saturating_sub(since) < patience {
             return Ok(());
         }
-        let mut any = false;
         for id in unseen.into_iter().filter(|id| Some(*id) != self.id()) {
             if db::meters::close(&self.db, id, before, now).await? {
                 tracing::info!(meter = %id, "a process is gone; what it held is given back");
-                any = true;
             }
         }
         for (tenant, slab) in db::meters::left_slabs(&self.db).await? {
-            any = true;
             let mut tx = self.db.begin().await?;
             db::slabs::lock_account(&mut tx, tenant, now).await?;
             let events = self.close_in(&mut tx, &[Return::All(slab)], now).await?;
             tx.commit().await?;
             accounts::events::announce(&self.metrics, &events);
         }
-        if any {
-            db::meters::release_keys(&self.db).await?;
-        }
-        Ok(())
+        db::meters::release_keys(&self.db).await.map(|_| ())
     }
 
-    /// Asks the database about the tenant's account. Prices in memory count where nothing can have changed since `since`.
-    pub async fn learn(&self, purse: &Purse, since: i64) -> Result<()> {
+    /// Asks the database about the account of a tenant on this plan. Prices in memory count where nothing can have changed
+    /// since `since`.
+    pub async fn learn(&self, purse: &Purse, plan: &str, since: i64) -> Result<()> {
         let (epoch, as_of) = (purse.state().epoch, self.clock.monotonic_micros());
         let standing = accounts::standing(&self.db, purse.tenant, self.clock.now()).await?;
         let prices = match &standing.current {
             Some(period) => self.prices(period, since).await?,
             None => Arc::default(),
         };
+        // Prices that are to come open the first period when they do, and nobody will say so then.
+        let free_until = match &standing.current {
+            Some(_) => None,
+            None => {
+                let coming = prices::history(&self.db, &plan.parse()?).await?;
+                coming.first().map(|version| version.effective_at)
+            }
+        };
         let mut state = purse.state();
         if state.epoch == epoch {
-            state.known = Some(Known { period: standing.current, next: standing.next, prices, as_of });
+            let (period, next) = (standing.current, standing.next);
+            state.known = Some(Known { period, next, prices, free_until, as_of });
         }
         Ok(())
     }
@@ -180,8 +185,13 @@ impl Meter {
     /// Closes slabs of a tenant whose account the transaction holds.
     pub(super) async fn close_in(&self, tx: &mut Tx, slabs: &[Return], now: Timestamp) -> Result<Vec<Event>> {
         let mut periods = Vec::new();
+        let mut slabs = slabs.to_vec();
+        // As settlements do, so that none waits for the other.
+        slabs.sort_unstable_by_key(|slab| match slab {
+            Return::All(id) | Return::AllBut(id, _) => *id,
+        });
         for slab in slabs {
-            let id = match *slab {
+            let id = match slab {
                 Return::All(id) => id,
                 Return::AllBut(id, amount) => {
                     db::slabs::shrink(tx, id, amount, now).await?;

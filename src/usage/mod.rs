@@ -224,7 +224,8 @@ impl Lifecycle<TenantId, Arc<Purse>> for InUse {
     type RequestState = ();
 
     fn is_pinned(&self, _: &TenantId, purse: &Arc<Purse>) -> bool {
-        !purse.is_empty(i64::MAX)
+        // Whoever else has it is about to put something in.
+        Arc::strong_count(purse) > 1 || !purse.is_empty(i64::MAX)
     }
 
     fn begin_request(&self) {}

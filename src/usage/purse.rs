@@ -17,6 +17,8 @@ use crate::prices::{History, PriceVersion};
 const LIFE: Duration = Duration::from_secs(30);
 /// ... and after this time without a call.
 const IDLE: Duration = Duration::from_secs(3);
+/// A first lease is for so many calls like the one that needs it, where there is much of a source.
+const AHEAD: u64 = 128;
 /// Slabs that follow one another faster than this are doubled, and halved if slower than eight times this.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -36,6 +38,8 @@ pub(super) struct Known {
     pub next: Option<Period>,
     /// Prices of the period's plan.
     pub prices: Arc<History>,
+    /// When the plan's first prices come into force, where there is no period before that.
+    pub free_until: Option<Timestamp>,
     /// When it was asked, on the monotonic clock.
     pub as_of: i64,
 }
@@ -123,15 +127,21 @@ impl std::fmt::Debug for Hold {
 }
 
 impl Purse {
+    /// An empty one.
     pub fn new(tenant: TenantId) -> Self {
         Self { tenant, state: Mutex::default(), asking: tokio::sync::Mutex::default() }
+    }
+
+    /// Somebody calls.
+    pub fn touch(&self, tick: i64) {
+        self.state().touched = tick;
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets credits aside for a call of this period.
+    /// Sets credits aside for a call of this period, from slabs of this meter. Those of one that was closed hold nothing any more.
     ///
     /// # Errors
     /// How much is missing.
@@ -139,12 +149,14 @@ impl Purse {
         self: &Arc<Self>,
         amount: Credits,
         period: PeriodId,
-        now: Timestamp,
-        tick: i64,
+        (now, tick): (Timestamp, i64),
+        meter: Option<MeterId>,
     ) -> Result<Hold, Credits> {
         let mut state = self.state();
-        state.touched = tick;
-        let usable = |slab: &&mut Slab| slab.period == period && slab.until > now && slab.left.is_positive();
+        let usable = |slab: &&mut Slab| {
+            let ours = slab.period == period && Some(slab.meter) == meter;
+            ours && slab.until > now && slab.left.is_positive()
+        };
         let mut missing = amount;
         let mut parts = Vec::with_capacity(1);
         for slab in state.slabs.iter_mut().filter(usable) {
@@ -216,6 +228,7 @@ impl State {
             }
             Some(_) => None,
             None if known.next.as_ref().is_some_and(|next| next.starts_at <= now) => None,
+            None if known.free_until.is_some_and(|until| until <= now) => None,
             None => Some(Terms::Free),
         }
     }
@@ -242,7 +255,7 @@ impl State {
         } else if since > soon * 8 {
             self.appetite = Credits::from_micros(self.appetite.micros() / 2);
         }
-        self.appetite = self.appetite.max(missing.share(4, 1)).min(Credits::MOST);
+        self.appetite = self.appetite.max(missing.share(AHEAD, 1)).min(Credits::MOST);
         self.last_lease = tick;
         self.appetite
     }

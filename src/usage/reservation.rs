@@ -61,7 +61,7 @@ pub(super) enum Tariff {
     /// This one.
     Priced {
         period: PeriodId,
-        version: PriceVersionId,
+        version: Option<PriceVersionId>,
         price: Price,
         /// What was set aside; nothing for what is free.
         hold: Option<Hold>,
@@ -102,7 +102,7 @@ impl Tariff {
     pub fn stamp(&self) -> (Option<PeriodId>, Option<PriceVersionId>) {
         match self {
             Self::None => (None, None),
-            Self::Priced { period, version, .. } => (Some(*period), Some(*version)),
+            Self::Priced { period, version, .. } => (Some(*period), *version),
         }
     }
 

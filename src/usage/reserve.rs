@@ -45,11 +45,16 @@ impl Usage {
             let begun_at = inner.meter.clock.now();
             return Ok(Reservation { permit, place, tariff: Tariff::None, key, begun_at });
         }
+        if inner.queue.is_closed() {
+            return Err(Refusal::Unavailable(Error::Away("ledger")));
+        }
         let purse = inner.purse(permit.caller().tenant());
+        purse.touch(inner.meter.clock.monotonic_micros());
         let mut recalls = 0;
         for _ in 0..LOOKS {
             let begun_at = inner.meter.clock.now();
-            let look = inner.look(&purse, permit.tool(), begun_at, &mut recalls).await;
+            let plan = &permit.caller().data().plan;
+            let look = inner.look(&purse, (plan, permit.tool()), begun_at, &mut recalls).await;
             match look
                 .inspect_err(|refusal| inner.meter.metrics.metering.calls_refused.inc(refusal.label()))?
             {
@@ -67,7 +72,7 @@ impl Inner {
     async fn look(
         &self,
         purse: &Arc<Purse>,
-        tool: &impl Guarded,
+        (plan, tool): (&str, &impl Guarded),
         now: Timestamp,
         recalls: &mut u32,
     ) -> Result<Look, Refusal> {
@@ -78,7 +83,7 @@ impl Inner {
             Some(Terms::Free) => return Ok(Look::Found(Tariff::None)),
             None if tool.is_free() => return Ok(Look::Found(Tariff::None)),
             None => {
-                self.learn(purse).await.map_err(Refusal::Unavailable)?;
+                self.learn(purse, plan).await.map_err(Refusal::Unavailable)?;
                 return Ok(Look::Again);
             }
         };
@@ -91,7 +96,9 @@ impl Inner {
             };
             Some(hold)
         };
-        Ok(Look::Found(Tariff::Priced { period, version: version.id, price, hold, purse: purse.clone() }))
+        // What is free by itself is not by any price.
+        let version = (!tool.is_free()).then_some(version.id);
+        Ok(Look::Found(Tariff::Priced { period, version, price, hold, purse: purse.clone() }))
     }
 
     /// Sets credits aside, and leases more where there are too few; nothing: look again.
@@ -106,7 +113,8 @@ impl Inner {
         if !self.meter.db.breaker().is_up() {
             return Err(Refusal::Unavailable(Error::Away("database")));
         }
-        if let Ok(hold) = purse.reserve(most, period, now, self.meter.clock.monotonic_micros()) {
+        let tick = self.meter.clock.monotonic_micros();
+        if let Ok(hold) = purse.reserve(most, period, (now, tick), self.meter.id()) {
             return Ok(Some(hold));
         }
         match self.lease(purse, most).await.map_err(Refusal::Unavailable)? {
@@ -116,6 +124,8 @@ impl Inner {
                 if others_may_have_it && self.call_back(purse.tenant, recalls).await {
                     return Ok(None);
                 }
+                // What this process has itself, but too little of it.
+                let left = purse.left(period, now).unwrap_or(left);
                 Err(Refusal::Exhausted { price: most, left })
             }
         }
@@ -128,14 +138,14 @@ impl Inner {
     }
 
     /// Asks about the account, unless somebody else just did.
-    async fn learn(&self, purse: &Purse) -> Result<()> {
+    async fn learn(&self, purse: &Purse, plan: &str) -> Result<()> {
         let _one_at_a_time = purse.asking.lock().await;
         let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
         let since = tick - self.trust();
         if purse.state().terms(now, (self.meter.heard)(), since).is_some() {
             return Ok(());
         }
-        Box::pin(self.meter.learn(purse, since)).await
+        Box::pin(self.meter.learn(purse, plan, since)).await
     }
 
     /// Leases what a call of this price needs, unless somebody else just did.
@@ -144,7 +154,7 @@ impl Inner {
         let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
         let known = purse.state().known.as_ref().and_then(|known| known.period.clone());
         let Some(period) = known else { return Ok(Leased::PeriodOver) };
-        match purse.reserve(price, period.id, now, tick) {
+        match purse.reserve(price, period.id, (now, tick), self.meter.id()) {
             Ok(_given_back) => Ok(Leased::Enough),
             Err(missing) => {
                 let leased = Box::pin(self.meter.lease(purse, &period, missing)).await;

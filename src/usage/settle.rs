@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::purse::{Part, Source};
 use super::reservation::{Reservation, Used};
 use super::settler::{Entry, Unsettled};
@@ -24,7 +26,7 @@ const MAX_NAME: usize = 256;
 
 impl Usage {
     /// Ends a call. One that costs something, or that came with a key, is durable when this returns; where that cannot be made
-    /// sure of, it is not charged, and its answer must not leave.
+    /// sure of, or it is cancelled before, it is not charged, and its answer must not leave.
     ///
     /// # Errors
     /// Why it cannot be made sure of.
@@ -33,7 +35,7 @@ impl Usage {
         reservation: Reservation<'_, T>,
         end: &CallEnd<'_>,
         sizes: Sizes,
-        result: Option<&ToolResult>,
+        (result, cancelled): (Option<&ToolResult>, &CancellationToken),
     ) -> Result<Receipt> {
         let inner = &*self.0;
         let Reservation { permit, place, tariff, key, begun_at } = reservation;
@@ -61,7 +63,7 @@ impl Usage {
             return Ok(receipt(used.and_then(|used| used.left(begun_at))));
         }
         let purse = used.as_ref().map(|used| (used.purse.clone(), used.period));
-        inner.enter(&record, credits.unwrap_or_default(), used, answer).await?;
+        inner.enter(&record, (credits.unwrap_or_default(), used), answer, cancelled).await?;
         let now = inner.meter.clock.now();
         Ok(receipt(purse.and_then(|(purse, period)| purse.left(period, now))))
     }
@@ -84,26 +86,21 @@ impl Inner {
     async fn enter(
         &self,
         record: &CallRecord,
-        credits: Credits,
-        used: Option<Used>,
+        (credits, used): (Credits, Option<Used>),
         answer: Option<(Key, Answer)>,
+        cancelled: &CancellationToken,
     ) -> Result<()> {
-        let (key, answer) = answer.unzip();
         let parts = used.as_ref().map_or(&[][..], |used| &used.parts);
-        let mut meters = parts.iter().map(|part| part.meter).chain(key.as_ref().map(|key| key.meter));
+        let mut meters = parts.iter().map(|part| part.meter).chain(answer.as_ref().map(|(key, _)| key.meter));
         let meter = meters.next().filter(|first| meters.all(|other| other == *first));
         let Some(meter) = meter else { return Err(self.unsettled(record.id, Unsettled::Over)) };
-        let call = settled_call(record, credits, parts, key.as_ref());
+        let call = settled_call(record, credits, parts, answer.as_ref().map(|(key, _)| key));
         let started = self.meter.clock.monotonic_micros();
         let entry = |done| Entry { call, used, answer, meter, done: Some(done) };
-        let settled = self.queue.settle(self.config.settle_timeout.get(), entry).await;
+        let settled = self.queue.settle(self.config.settle_timeout.get(), cancelled, entry).await;
         let taken = self.meter.clock.elapsed_since(started).as_secs_f64();
         self.meter.metrics.metering.settle_duration.observe(taken);
-        settled.map_err(|why| self.unsettled(record.id, why))?;
-        if let Some(key) = key {
-            key.settled();
-        }
-        Ok(())
+        settled.map_err(|why| self.unsettled(record.id, why))
     }
 
     fn unsettled(&self, call: CallId, why: Unsettled) -> Error {

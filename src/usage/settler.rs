@@ -13,6 +13,7 @@ use jiff::civil::Date;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::Key;
 use super::give_back::GiveBacks;
 use super::meter::Meter;
 use super::purse::Part;
@@ -40,6 +41,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) enum Unsettled {
     /// The database does not answer, or too late.
     Away,
+    /// The client took it back, or went away.
+    Cancelled,
     /// This process was taken for dead and lost what it held.
     Over,
     /// The database refuses it. Reported in the log.
@@ -50,7 +53,8 @@ pub(super) enum Unsettled {
 pub(super) struct Entry {
     pub call: SettledCall,
     pub used: Option<Used>,
-    pub answer: Option<Answer>,
+    /// What is kept for whoever comes with its key. The key stays taken until the call's fate is known.
+    pub answer: Option<(Key, Answer)>,
     pub meter: MeterId,
     /// Whoever waits; nobody, once it was told.
     pub done: Option<oneshot::Sender<Result<(), Unsettled>>>,
@@ -76,6 +80,9 @@ impl Entry {
     /// It is in the ledger. What was charged, if nobody was there any more to be told.
     fn released(mut self) -> Option<(SettledCall, Vec<Part>)> {
         let parts = self.used.as_mut().map(Used::settled).unwrap_or_default();
+        if let Some((key, _)) = self.answer.take() {
+            key.settled();
+        }
         match self.done.take()?.send(Ok(())) {
             Ok(()) => None,
             Err(_) => Some((self.call, parts)),
@@ -102,18 +109,32 @@ pub(super) fn queue(meter: Arc<Meter>, give_backs: Arc<GiveBacks>) -> (Queue, Se
 }
 
 impl Queue {
-    /// Settles a call, and waits until that is durable, for at most `patience`.
+    /// Settles a call, and waits until that is durable, for at most `patience` and until it is `cancelled`.
     pub async fn settle(
         &self,
         patience: Duration,
+        cancelled: &CancellationToken,
         entry: impl FnOnce(oneshot::Sender<Result<(), Unsettled>>) -> Entry,
     ) -> Result<(), Unsettled> {
-        let (done, settled) = oneshot::channel();
+        let (done, mut settled) = oneshot::channel();
         let waiting = async {
             self.entries.send(entry(done)).await.map_err(|_| Unsettled::Away)?;
-            settled.await.unwrap_or(Err(Unsettled::Away))
+            (&mut settled).await.unwrap_or(Err(Unsettled::Away))
         };
-        tokio::time::timeout(patience, waiting).await.unwrap_or(Err(Unsettled::Away))
+        let why = tokio::select! {
+            biased;
+            settled = waiting => return settled,
+            () = cancelled.cancelled() => Unsettled::Cancelled,
+            () = tokio::time::sleep(patience) => Unsettled::Away,
+        };
+        // From here on nobody can be told; who was told in this moment is.
+        settled.close();
+        settled.try_recv().unwrap_or(Err(why))
+    }
+
+    /// Whether nothing is settled any more.
+    pub fn is_closed(&self) -> bool {
+        self.entries.is_closed()
     }
 }
 
@@ -232,6 +253,10 @@ impl Attempt<'_> {
 
     /// A statement that the database refuses: one of the calls is wrong. The others are settled one by one.
     async fn refused(mut self, error: &sqlx::Error) {
+        if self.entries.len() == 1 && self.in_doubt && !self.there().await.is_empty() {
+            // By an earlier try.
+            return self.settled(&[], &[]).await;
+        }
         let entries = std::mem::take(&mut self.entries);
         if entries.len() == 1 {
             for entry in entries {
@@ -268,14 +293,14 @@ impl Attempt<'_> {
     }
 }
 
-/// What the database said to a statement, other than that it is not there.
+/// Whether the database refuses what a statement says, and would again: PostgreSQL's classes "data exception" and "integrity
+/// constraint violation", SQLite's "constraint" and "mismatch". Anything else may pass.
 fn is_verdict(error: &sqlx::Error) -> bool {
-    let Some(refusal) = error.as_database_error() else { return false };
-    let code = refusal.code().unwrap_or_default();
-    // PostgreSQL: connection, resources, shutdown, deadlock and serialization come and go. SQLite: busy, locked, full, I/O.
-    let passes = ["08", "53", "57", "40", "55P03"].iter().any(|class| code.starts_with(class));
-    let passes_here = code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13].contains(&(code & 0xff)));
-    !(if code.len() == 5 { passes } else { passes_here })
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+    match code.len() {
+        5 => code.starts_with("22") || code.starts_with("23"),
+        _ => code.parse::<u32>().is_ok_and(|code| [19, 20].contains(&(code & 0xff))),
+    }
 }
 
 /// Until nobody waits for any of them.
@@ -305,7 +330,7 @@ fn batch(entries: &[Entry], gone: &[CallId], today: Date) -> Batch {
             slab: part.slab,
             credits: part.credits.micros(),
         }));
-        batch.answers.extend(entry.answer.clone());
+        batch.answers.extend(entry.answer.as_ref().map(|(_, answer)| answer.clone()));
     }
     batch.days = days.iter().map(ToString::to_string).collect();
     batch
@@ -320,6 +345,8 @@ fn not_released(call: &SettledCall) -> SettledCall {
         prepaid: 0,
         overage: 0,
         draws: None,
+        // It may be made again with its key.
+        idempotency_key: None,
         ..call.clone()
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Usage;
@@ -33,61 +34,68 @@ impl Work {
     pub async fn run(self, stop: CancellationToken) {
         let Self { usage, settler } = self;
         let upkeep = stop.run_until_cancelled(usage.keep_house());
-        tokio::join!(settler.run(stop.clone()), upkeep);
+        // By itself: however much there is to tidy, this process must be seen to live.
+        let beating = stop.run_until_cancelled(usage.keep_beating());
+        tokio::join!(settler.run(stop.clone()), upkeep, beating);
         let _ = tokio::time::timeout(LAST_WORDS, usage.put_away()).await;
     }
 }
 
 impl Usage {
+    async fn keep_beating(&self) {
+        let lease = self.0.config.lease.get();
+        let mut beats = tokio::time::interval(lease / 3);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            match self.0.meter.beat().await {
+                Ok(true) => {}
+                Ok(false) => self.0.nudge.notify_one(),
+                Err(error) => tracing::debug!(%error, "this process cannot say that it lives"),
+            }
+            if let Err(error) = self.0.meter.bury_the_dead(lease).await {
+                tracing::debug!(%error, "what dead processes left cannot be looked for");
+            }
+        }
+    }
+
     async fn keep_house(&self) {
-        let beat = self.0.config.lease.get() / 3;
-        let mut turns = tokio::time::interval(TURN.min(beat));
-        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut next_beat = tokio::time::Instant::now();
+        let mut turns = tokio::time::interval(TURN.min(self.0.config.lease.get() / 3));
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = turns.tick() => {}
                 () = self.0.nudge.notified() => {}
             }
-            if tokio::time::Instant::now() >= next_beat {
-                next_beat = tokio::time::Instant::now() + beat;
-                if let Err(error) = self.beat().await {
-                    tracing::debug!(%error, "this process cannot say that it lives");
-                }
-            }
-            if let Err(error) = self.tidy().await {
+            self.tidy().await;
+        }
+    }
+
+    /// Gives back what nobody needs, settles what is to be taken back, gives keys free. What cannot be done now is tried again in
+    /// the next turn, and holds up nothing else.
+    async fn tidy(&self) {
+        let inner = &*self.0;
+        let failed = |what: Result<()>| {
+            if let Err(error) = what {
                 tracing::debug!(%error, "what is held cannot be given back now");
             }
-        }
-    }
-
-    async fn beat(&self) -> Result<()> {
-        if !self.0.meter.beat().await? {
-            self.0.drop_what_others_closed();
-        }
-        self.0.meter.bury_the_dead(self.0.config.lease.get()).await
-    }
-
-    /// Gives back what nobody needs, settles what is to be taken back, gives keys free.
-    async fn tidy(&self) -> Result<()> {
-        let inner = &*self.0;
+        };
         inner.drop_what_others_closed();
-        inner.keys.release().await?;
-        inner.give_backs.settle(&inner.meter).await?;
-        let asked = std::mem::take(&mut *inner.asked_back());
-        for purse in &asked {
-            inner.meter.give_back(purse, true).await?;
-        }
+        failed(inner.keys.release().await);
+        failed(inner.give_backs.settle(&inner.meter).await);
         let forget = i64::try_from(FORGET.as_micros()).unwrap_or(i64::MAX);
         let since = inner.meter.clock.monotonic_micros().saturating_sub(forget);
         let purses: Vec<_> = inner.purses.iter().collect();
         for (tenant, purse) in purses {
-            inner.meter.give_back(&purse, false).await?;
-            if purse.is_empty(since) {
-                inner.purses.remove(&tenant);
+            let asked = std::mem::take(&mut *inner.asked_back());
+            for wanted in &asked {
+                failed(inner.meter.give_back(wanted, true).await);
             }
+            failed(inner.meter.give_back(&purse, false).await);
+            drop(purse);
+            // Nobody else has it: what is put into one that is no longer here would never be given back.
+            inner.purses.remove_if(&tenant, |purse| Arc::strong_count(purse) <= 2 && purse.is_empty(since));
         }
-        Ok(())
     }
 
     /// Gives everything back and closes the meter.
@@ -122,8 +130,8 @@ impl super::Inner {
     }
 
     fn drop_what_others_closed(&self) {
-        let open = self.meter.id();
         if self.meter.take_lost() {
+            let open = self.meter.id();
             for (_, purse) in self.purses.iter() {
                 purse.state().keep_of(open);
             }

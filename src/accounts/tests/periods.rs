@@ -181,7 +181,7 @@ async fn several_changes_may_come_before_the_first_takes_effect() {
         let back = world.current().await;
         assert_eq!(back.starts_at, world.now(), "nothing is made up for");
         tenants::delete(&db, &world.clock, Actor::Cli, world.tenant).await.expect("deleted");
-        world.clock.advance(Duration::from_secs(1));
+        world.clock.advance(Duration::from_secs(5));
         assert_eq!(world.standing().await, Standing::default());
         world.keep().await;
         assert!(world.periods().await.iter().all(|p| p.closed_at.is_some()));

@@ -34,7 +34,7 @@ fn credits_burn_in_order_and_what_is_not_used_goes_back() {
     purse.state().elsewhere = Some(credits(7));
     assert_eq!(purse.left(period, NOW), Some(credits(127)));
 
-    let hold = purse.reserve(credits(12), period, NOW, 0).expect("enough");
+    let hold = purse.reserve(credits(12), period, (NOW, 0), Some(meter)).expect("enough");
     let of: Vec<_> = hold.parts.iter().map(|part| (part.source, part.credits.micros())).collect();
     assert_eq!(of, [(Source::Included, 5), (Source::Promotional, 5), (Source::Prepaid, 2)]);
     assert_eq!(purse.left(period, NOW), Some(credits(115)));
@@ -43,9 +43,10 @@ fn credits_burn_in_order_and_what_is_not_used_goes_back() {
     assert_eq!(of, [(Source::Included, 5), (Source::Promotional, 1)]);
     assert_eq!(purse.left(period, NOW), Some(credits(121)));
 
-    drop(purse.reserve(credits(114), period, NOW, 0).expect("enough"));
-    assert_eq!(purse.reserve(credits(115), period, NOW, 0).err(), Some(credits(1)));
-    assert_eq!(purse.reserve(credits(1), PeriodId::new(), NOW, 0).err(), Some(credits(1)));
+    drop(purse.reserve(credits(114), period, (NOW, 0), Some(meter)).expect("enough"));
+    assert_eq!(purse.reserve(credits(115), period, (NOW, 0), Some(meter)).err(), Some(credits(1)));
+    assert_eq!(purse.reserve(credits(1), period, (NOW, 0), Some(MeterId::new())).err(), Some(credits(1)));
+    assert_eq!(purse.reserve(credits(1), PeriodId::new(), (NOW, 0), Some(meter)).err(), Some(credits(1)));
 }
 
 #[test]
@@ -53,13 +54,13 @@ fn a_slab_is_given_back_when_it_is_over_and_nobody_uses_it() {
     let (purse, period, meter) = (Arc::new(Purse::new(TenantId::new())), PeriodId::new(), MeterId::new());
     let tick = |seconds: i64| seconds * 1_000_000;
     purse.state().add([slab(period, meter, Source::Prepaid, 10)]);
-    let hold = purse.reserve(credits(3), period, NOW, tick(2)).expect("enough");
+    let hold = purse.reserve(credits(3), period, (NOW, tick(2)), Some(meter)).expect("enough");
     purse.state().retire(NOW, tick(4), false);
     assert!(purse.state().returned.is_empty(), "in use a moment ago");
     purse.state().retire(NOW, tick(5), false);
     let part = hold.parts[0].slab;
     assert_eq!(purse.state().returned, [Return::AllBut(part, credits(3))], "a call is running");
-    assert!(purse.reserve(credits(1), period, NOW, tick(5)).is_err());
+    assert!(purse.reserve(credits(1), period, (NOW, tick(5)), Some(meter)).is_err());
     drop(hold);
     purse.state().retire(NOW, tick(9), false);
     assert_eq!(purse.state().returned[1..], [Return::All(part)]);
@@ -72,11 +73,11 @@ fn a_slab_is_given_back_when_it_is_over_and_nobody_uses_it() {
 fn what_follows_fast_is_leased_in_larger_parts() {
     let mut state = State::default();
     let tick = |millis: i64| 1_000_000_000 + millis * 1_000;
-    assert_eq!(state.appetite(credits(10), tick(0)), credits(40));
-    assert_eq!(state.appetite(credits(10), tick(100)), credits(80));
-    assert_eq!(state.appetite(credits(10), tick(200)), credits(160));
-    assert_eq!(state.appetite(credits(10), tick(10_000)), credits(160));
-    assert_eq!(state.appetite(credits(10), tick(100_000)), credits(80));
+    assert_eq!(state.appetite(credits(10), tick(0)), credits(1280));
+    assert_eq!(state.appetite(credits(10), tick(100)), credits(2560));
+    assert_eq!(state.appetite(credits(10), tick(200)), credits(5120));
+    assert_eq!(state.appetite(credits(10), tick(10_000)), credits(5120));
+    assert_eq!(state.appetite(credits(10), tick(100_000)), credits(2560));
     assert_eq!(state.appetite(Credits::MOST, tick(100_100)), Credits::MOST);
 }
 
@@ -118,7 +119,7 @@ proptest! {
                 }
                 Step::Reserve(amount) => {
                     let free: Credits = purse.state().slabs.iter().filter(|s| s.until > NOW).map(|s| s.left).sum();
-                    let got = purse.reserve(credits(amount), period, NOW, 0);
+                    let got = purse.reserve(credits(amount), period, (NOW, 0), Some(meter));
                     prop_assert_eq!(got.is_ok(), free >= credits(amount));
                     holds.extend(got);
                 }
