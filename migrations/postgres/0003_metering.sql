@@ -302,6 +302,8 @@ create table idempotency_keys (
     credits bigint not null default 0,
     -- Sealed; none: it was too large to keep.
     result text,
+    -- When its answer was first given again; from then on its charge is not taken back.
+    given_at bigint,
     primary key (tenant_id, credential, key_hash)
 );
 create index idempotency_keys_expiring on idempotency_keys (expires_at);

@@ -197,6 +197,8 @@ create table idempotency_keys (
     credits integer not null default 0,
     -- Sealed; none: it was too large to keep.
     result text,
+    -- When its answer was first given again; from then on its charge is not taken back.
+    given_at integer,
     primary key (tenant_id, credential, key_hash)
 ) strict, without rowid;
 create index idempotency_keys_expiring on idempotency_keys (expires_at);

@@ -218,12 +218,13 @@ pub(crate) struct GiveBack {
     pub(crate) call: CallId,
     /// In microseconds since 1970.
     pub(crate) started_at: i64,
-    /// Under which its answer is kept.
-    pub(crate) key: Option<KeyName>,
     pub(crate) draws: Vec<(SlabId, Credits)>,
+    /// The key that the call came with.
+    pub(crate) key: Option<KeyName>,
 }
 
-/// Takes back what a call was charged, because its result was not released. Once, however often it is asked.
+/// Takes back what a call was charged, because its result was not released. Once, however often it is asked; not at
+/// all, where the result was released to somebody who came again with the call's key.
 ///
 /// The caller holds the account's row, and marks the day of the call as stale.
 pub(crate) async fn give_back(tx: &mut Tx, what: &GiveBack, now: Timestamp) -> Result<()> {
@@ -234,14 +235,15 @@ pub(crate) async fn give_back(tx: &mut Tx, what: &GiveBack, now: Timestamp) -> R
     if there > 0 {
         return Ok(());
     }
+    if let Some(key) = &what.key
+        && !idempotency::take_back(tx, key, what.call).await?
+    {
+        return Ok(());
+    }
     for (slab, credits) in &what.draws {
         take_from(tx, what, (*slab, *credits), now).await?;
     }
-    match &what.key {
-        // An answer that was not paid is not given.
-        Some(key) => idempotency::forget(tx, key, what.call).await,
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Takes credits out of what a slab, or the source that it went back to, has used.

@@ -1,6 +1,6 @@
 //! Charges that are taken back, because nobody got what was charged. Kept until the database has them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::meter::Meter;
 use super::purse::Part;
@@ -46,24 +46,33 @@ impl GiveBacks {
         }
     }
 
-    /// Takes back what waits.
+    /// Takes back what waits. Each waits until it is done, so that nothing is forgotten where this is dropped.
     pub async fn settle(&self, meter: &Meter) -> Result<()> {
         loop {
-            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let next = self.waiting().last().cloned();
             let Some(next) = next else { return Ok(()) };
-            match take_back(meter, &next).await {
-                Ok(()) => {}
-                Err(error @ Error::Away(_)) => {
-                    self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(next);
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::error!(%error, call = %next.call, "a charge could not be taken back; trying again");
-                    self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(0, next);
-                    return Err(error);
+            let taken = take_back(meter, &next).await;
+            let mut waiting = self.waiting();
+            if let Some(place) = waiting.iter().position(|other| other.call == next.call)
+                && !matches!(taken, Err(Error::Away(_)))
+            {
+                waiting.remove(place);
+                if taken.is_err() {
+                    // Others first.
+                    waiting.insert(0, next.clone());
                 }
             }
+            drop(waiting);
+            taken.inspect_err(|error| {
+                if !matches!(error, Error::Away(_)) {
+                    tracing::error!(%error, call = %next.call, "a charge could not be taken back; trying again");
+                }
+            })?;
         }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<GiveBack>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

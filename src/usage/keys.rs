@@ -6,7 +6,7 @@
 //! transaction that settles the call, so that there is no moment at which a call is charged and its answer is not there.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -167,6 +167,12 @@ impl Keys {
             return Ok(None);
         }
         let result = found.result.ok_or(KeyTrouble::NotKept(found.call_id))?;
+        // Before it leaves: where nobody got it the first time, its charge may be about to be taken back.
+        let given = found.given_at.is_some()
+            || idempotency::give(&self.meter.db, name, found.call_id, now).await.map_err(KeyTrouble::Away)?;
+        if !given {
+            return Ok(None);
+        }
         let result = self.open(name, found.call_id, &result).ok_or_else(|| {
             let call = found.call_id;
             KeyTrouble::Away(Error::Internal(format!("the kept answer of {call} cannot be read")))
@@ -203,18 +209,25 @@ impl Keys {
         Some(ToolResult { content, structured: kept.structured, is_error: kept.is_error, meta: kept.meta })
     }
 
-    /// Gives keys free whose calls were not settled.
+    /// Gives keys free whose calls were not settled. Each waits until it is done, so that none is forgotten where this is
+    /// dropped.
     pub async fn release(&self) -> Result<()> {
         loop {
-            let next = self.releases.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let next = self.releases().last().cloned();
             let Some((name, call)) = next else { return Ok(()) };
-            let released = idempotency::release(&self.meter.db, &name, call).await;
-            if released.is_err() {
-                self.releases.lock().unwrap_or_else(PoisonError::into_inner).push((name, call));
-                return released;
+            idempotency::release(&self.meter.db, &name, call).await?;
+            let mut releases = self.releases();
+            let place = releases.iter().position(|(_, other)| *other == call);
+            let done = place.map(|place| releases.remove(place));
+            drop(releases);
+            if done.is_some() {
+                self.ended(&name);
             }
-            self.ended(&name);
         }
+    }
+
+    fn releases(&self) -> MutexGuard<'_, Vec<(KeyName, CallId)>> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those who wait for the call look again.
@@ -251,7 +264,7 @@ impl Drop for Key {
         if self.settled {
             return;
         }
-        let mut releases = self.keys.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut releases = self.keys.releases();
         if releases.len() < MOST_RELEASES {
             releases.push((self.name.clone(), self.call));
         } else {

@@ -141,6 +141,7 @@ impl Meter {
             tx.commit().await?;
             accounts::events::announce(&self.metrics, &events);
         }
+        // Also where nothing was closed now: whoever closed it may have died before it came to the keys.
         db::meters::release_keys(&self.db).await.map(|_| ())
     }
 

@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
             report.add(Check::Corrections, correction(call, draws.as_deref(), &taken_back, self.scope.now));
         }
         if let (Some(key), Some(_)) = (&call.idempotency_key, call.settled_at)
-            && call.outcome != "replay"
+            && !matches!(&*call.outcome, "replay" | "not_released")
             && taken_back.is_empty()
         {
             report.add(Check::Keys, self.keys.add(call, key, self.scope.replay));

@@ -6,6 +6,7 @@ mod bus;
 mod faults;
 mod greed;
 mod handover;
+mod ledger;
 mod legacy_client;
 mod limits;
 mod load;

@@ -33,6 +33,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Builder {
     replicas: usize,
     settings: Vec<(String, String)>,
+    /// Variables of the test tools' own.
+    variables: Vec<(String, String)>,
     has_tools: bool,
     is_private: bool,
 }
@@ -47,6 +49,12 @@ impl Builder {
     /// Sets a configuration key of every replica.
     pub fn set(mut self, key: &str, value: impl Into<Setting>) -> Self {
         self.settings.push((key.to_owned(), value.into().into_text()));
+        self
+    }
+
+    /// Sets a variable of every replica's environment.
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
         self
     }
 
@@ -84,7 +92,7 @@ impl Builder {
 }
 
 /// An example of this package. Whoever builds all tests builds the examples as well.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_weir")).with_file_name("examples").join(name);
     assert!(path.exists(), "no {}: build the example {name} first", path.display());
     path
@@ -185,7 +193,8 @@ impl Replica {
         settings.push(("metrics.listen".to_owned(), metrics.address.to_string()));
         settings.extend(builder.settings.iter().cloned());
         let variable = |key: &str| format!("WEIR_{}", key.to_ascii_uppercase().replace('.', "__"));
-        let environment = settings.into_iter().map(|(key, value)| (variable(&key), value)).collect();
+        let settings = settings.into_iter().map(|(key, value)| (variable(&key), value));
+        let environment = settings.chain(builder.variables.iter().cloned()).collect();
         let (name, program) = (format!("replica {number}"), program.to_owned());
         Self { name, program, environment, public, metrics, postgres, redis, process: None }
     }
@@ -250,12 +259,18 @@ impl Cluster {
             ("log.format", "json"),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-        Builder { replicas: 3, settings, has_tools: true, is_private: false }
+        Builder { replicas: 3, settings, variables: Vec::new(), has_tools: true, is_private: false }
     }
 
     /// The same with nothing changed.
     pub async fn start() -> Self {
         Self::build().start().await
+    }
+
+    /// Where the database itself is.
+    pub fn database_url(&self) -> String {
+        let flags = self.services.flags(None);
+        flags.into_iter().find(|(key, _)| key == "database.url").expect("a database").1
     }
 
     /// Every replica.

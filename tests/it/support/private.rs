@@ -106,6 +106,12 @@ impl Postgres {
         self.process.ended().await;
     }
 
+    /// Ends at once, as if it had crashed: whatever was not committed is lost, and it recovers when it comes back.
+    pub async fn crash(&mut self) {
+        self.process.signal("QUIT");
+        self.process.ended().await;
+    }
+
     /// Comes back, with what it had.
     pub async fn come_back(&mut self) {
         let directory = self.directory.path();

@@ -217,6 +217,8 @@ enum Ending {
     Breaks,
     Panics,
     Hangs,
+    /// With a question first, and then well.
+    Asks,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -289,14 +291,18 @@ fn work(kit: Toolkit) -> Result<Toolkit> {
             let runs = worked.run(&id);
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
             match ending {
-                Ending::Ok => {}
-                Ending::No => return Ok(ToolResult::error("No.")),
+                Ending::Asks if call.inputs().get("opinion").is_none() => return Ok(ask(&call, &id)),
+                Ending::Ok | Ending::Asks => {}
+                Ending::No => {
+                    worked.note("end", &call, &id);
+                    return Ok(ToolResult::error("No.").into());
+                }
                 Ending::Breaks => return Err(Failure::System(SECRET_CAUSE.into())),
                 Ending::Panics => panic!("work of the test suite panics on purpose"),
                 Ending::Hangs => std::future::pending().await,
             }
             worked.note("end", &call, &id);
-            Ok(ToolResult::text(format!("{id} {runs} {}", "x".repeat(bytes))))
+            Ok(ToolResult::text(format!("{id} {runs} {}", "x".repeat(bytes))).into())
         }
     })?
     .tool(free, |_: Call, Nothing {}| async move { Ok(ToolResult::text("a gift")) })
