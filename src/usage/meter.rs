@@ -62,7 +62,7 @@ impl Meter {
     /// The open meter; opens one where none is.
     ///
     /// # Errors
-    /// [`Error::Database`], [`Error::Away`].
+    /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
     pub async fn opened(&self) -> Result<MeterId> {
         if let Some(id) = self.id() {
             return Ok(id);

@@ -5,8 +5,8 @@
 //! cost nothing go to the journal, which writes them in batches beside the reply; a kill can lose the last batch of those, never
 //! a charge.
 //!
-//! What a process may spend it has leased from the database before ([`meter`]), so that reserving is a subtraction in memory
-//! ([`purse`]) and caps hold over all replicas; many settlements share a transaction ([`settler`]). Redis has no part in
+//! What a process may spend it has leased from the database before (`meter`), so that reserving is a subtraction in memory
+//! (`purse`) and caps hold over all replicas; many settlements share a transaction (`settler`). Redis has no part in
 //! this.
 
 mod give_back;

@@ -15,8 +15,8 @@ use crate::limits::Place;
 use crate::policy::{Guarded, Permit};
 use crate::prices::{self, Price, Unpriced};
 
-/// Looks at account and purse that one reservation may take.
-const LOOKS: u32 = 8;
+/// Looks at account and purse that one reservation may take. What one leases others may take first, where little is left.
+const LOOKS: u32 = 64;
 /// How often, and after which time, it is asked again whether others gave back what they held.
 const RECALLS: u32 = 3;
 const RECALL_PAUSE: Duration = Duration::from_millis(100);
