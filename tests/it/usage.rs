@@ -225,6 +225,7 @@ async fn a_tenant_asks_what_it_has_used() {
     let (key, other) = (gateway.caller().await, gateway.caller().await);
     let client = Modern::new(&gateway, &other);
     client.call("echo", json!({ "text": "x" })).await.result();
+    gateway.is_recorded().await;
     let free = client.call("get_usage", json!({})).await;
     let said = &free.result()["structuredContent"];
     assert_eq!(
