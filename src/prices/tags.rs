@@ -8,7 +8,7 @@ use quick_cache::sync::Cache;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Price, PriceVersion, Unpriced};
+use super::{Price, PriceVersion};
 use crate::credits::Credits;
 use crate::id::PriceVersionId;
 use crate::providers::ToolEntry;
@@ -54,13 +54,10 @@ impl Tag {
     }
 
     fn under(version: Option<&PriceVersion>, server: &str, entry: &ToolEntry) -> Self {
-        let Some(terms) = version.map(|version| &version.terms).filter(|_| !entry.free) else {
-            return Self::free();
-        };
-        match (terms.price_of(server, &entry.name), terms.unpriced) {
-            (Some(price), _) => Self::of(price),
-            (None, Unpriced::Free) => Self::free(),
-            (None, Unpriced::Refuse) => Self { unpriced: true, ..Self::default() },
+        let Some(version) = version else { return Self::free() };
+        match version.terms.price_for(server, &entry.name, entry.free) {
+            Some(price) => Self::of(&price),
+            None => Self { unpriced: true, ..Self::default() },
         }
     }
 }

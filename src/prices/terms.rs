@@ -193,7 +193,17 @@ impl Terms {
         Ok(())
     }
 
-    /// What a call of this tool costs; nothing, where no rule fits.
+    /// What a call of this tool costs, `is_free` where the tool costs nothing by itself; none, where the call is to be refused.
+    #[must_use]
+    pub fn price_for(&self, server: &str, tool: &str, is_free: bool) -> Option<Price> {
+        if is_free {
+            return Some(Price::default());
+        }
+        let given_away = || (self.unpriced == Unpriced::Free).then(Price::default);
+        self.price_of(server, tool).copied().or_else(given_away)
+    }
+
+    /// The price of this tool; nothing, where no rule fits.
     #[must_use]
     pub fn price_of(&self, server: &str, tool: &str) -> Option<&Price> {
         let fits = |rule: &&ToolPrice| {

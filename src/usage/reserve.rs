@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::id::{PeriodId, TenantId};
 use crate::limits::Place;
 use crate::policy::{Guarded, Permit};
-use crate::prices::{self, Price, Unpriced};
 
 /// Looks at account and purse that one reservation may take. What one leases others may take first, where little is left.
 const LOOKS: u32 = 64;
@@ -87,7 +86,8 @@ impl Inner {
                 return Ok(Look::Again);
             }
         };
-        let price = price_of(&version.terms, tool).ok_or(Refusal::Unpriced)?;
+        let price = version.terms.price_for(tool.server(), tool.name(), tool.is_free());
+        let price = price.ok_or(Refusal::Unpriced)?;
         let hold = if price.is_free() {
             None
         } else {
@@ -174,13 +174,4 @@ impl Inner {
         tokio::time::sleep(RECALL_PAUSE).await;
         true
     }
-}
-
-/// What a call of this tool costs; nothing, where it is not to be made.
-fn price_of(terms: &prices::Terms, tool: &impl Guarded) -> Option<Price> {
-    if tool.is_free() {
-        return Some(Price::default());
-    }
-    let given_away = || (terms.unpriced == Unpriced::Free).then(Price::default);
-    terms.price_of(tool.server(), tool.name()).copied().or_else(given_away)
 }
