@@ -42,6 +42,7 @@ impl Redis {
             said.clear();
             *self.lane() = Some(Lane::new(held.connection.clone()));
             self.note(true);
+            self.0.metrics.redis_connections.inc();
             self.0.connected.send_modify(|count| *count += 1);
             self.watch(&held).await;
             *self.lane() = None;

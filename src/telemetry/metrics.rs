@@ -125,6 +125,8 @@ pub struct Metrics {
     pub database_up: IntGauge,
     /// 1 while Redis answers; 0 also where there is none.
     pub redis_up: IntGauge,
+    /// Times that Redis was there after it was not.
+    pub redis_connections: IntCounter,
     /// Commands that Redis refused.
     pub redis_refused: IntCounter,
     /// Messages to other replicas that were given up.
@@ -216,6 +218,11 @@ impl Metrics {
             calls_dropped: counter(r, "weir_calls_dropped_total", "Records of calls dropped: no room.")?,
             database_up: gauge(r, "weir_database_up", "1 while the database answers, else 0.")?,
             redis_up: gauge(r, "weir_redis_up", "1 while Redis answers, else 0.")?,
+            redis_connections: counter(
+                r,
+                "weir_redis_connections_total",
+                "Times that Redis was there after it was not.",
+            )?,
             redis_refused: counter(r, "weir_redis_refused_total", "Commands that Redis refused.")?,
             messages_dropped: counter(r, "weir_messages_dropped_total", "Messages to replicas given up.")?,
             replicas: gauge(r, "weir_replicas", "Replicas that live, this one included.")?,

@@ -50,12 +50,18 @@ impl Trio {
         }
     }
 
-    /// Waits until one has noticed that Redis is not there.
-    async fn miss_redis(&self) {
-        eventually("Redis to be missed", async || {
-            self.replicas.iter().any(|replica| replica.metric("weir_redis_up") == 0.0)
+    /// How often each found Redis.
+    fn connections(&self) -> Vec<f64> {
+        self.replicas.iter().map(|replica| replica.metric("weir_redis_connections_total")).collect()
+    }
+
+    /// Waits until each has missed Redis and found it again.
+    async fn are_back(&self, before: &[f64]) {
+        eventually("the replicas to find Redis again", async || {
+            self.connections().iter().zip(before).all(|(now, before)| now > before)
         })
         .await;
+        self.are_together().await;
     }
 
     /// Nothing was refused or given up, and nothing was tried that is not allowed.
@@ -168,9 +174,9 @@ async fn the_master_that_sentinels_name() {
     trio.had_no_trouble(&redis.nodes).await;
     let [a, b, _] = &trio.replicas[..] else { panic!("three replicas") };
     let session = Legacy::open(a, &a.caller().await, "2025-11-25").await;
+    let before = trio.connections();
     redis.nodes[0].kill().await;
-    trio.miss_redis().await;
-    trio.are_together().await;
+    trio.are_back(&before).await;
     assert_eq!(redis.nodes[1].info("replication", "role").await.as_deref(), Some("master"));
     session.at(b).send("ping", json!({})).await.result();
     story(&trio).await;
