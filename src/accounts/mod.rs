@@ -27,7 +27,7 @@ pub use crate::db::periods::Period;
 pub use caps::set_spend_cap;
 pub(crate) use opening::{hold, plan_changed, tenant_deleted};
 pub use upkeep::{Keeper, Kept, keep};
-pub use view::{Left, Overview, overview};
+pub use view::{Overview, overview};
 
 /// Where an account stands at an instant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

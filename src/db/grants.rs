@@ -66,6 +66,22 @@ pub(crate) fn source_of(period: PeriodId) -> String {
     format!("period:{period}")
 }
 
+/// Grants with what open slabs used of them. Sums over the tenant's open slabs, of which there are few; a grant has many that
+/// are closed.
+macro_rules! select_grants {
+    ($which:literal) => {
+        concat!(
+            "select g.id, g.tenant_id, g.kind, g.source, g.note, g.granted, g.used, g.leased, g.expired, g.voided,
+                    g.granted_at, g.expires_at, g.voided_at,
+                    cast(coalesce((select sum(case when s.grant_id = g.id then s.used else 0 end)
+                                   from slabs s
+                                   where s.tenant_id = g.tenant_id and s.closed_at is null), 0) as bigint) as used_open
+             from grants g ",
+            $which
+        )
+    };
+}
+
 /// Adds a grant of which nothing is used.
 pub(crate) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
     in_tx!(tx, |conn| done(
@@ -86,91 +102,40 @@ pub(crate) async fn insert(tx: &mut Tx, grant: &Grant) -> Result<()> {
     .map(|_| ())
 }
 
-/// One of a tenant's grants, as a transaction sees it. Sums over the tenant's open slabs, of which there are few; a grant has
-/// many that are closed.
+/// One of a tenant's grants, as a transaction sees it.
 pub(crate) async fn get_in(tx: &mut Tx, tenant: TenantId, id: GrantId) -> Result<Option<Grant>> {
     in_tx!(tx, |conn| {
-        sqlx::query_as(
-        "select g.id, g.tenant_id, g.kind, g.source, g.note, g.granted, g.used, g.leased, g.expired, g.voided,
-                g.granted_at, g.expires_at, g.voided_at,
-                cast(coalesce((select sum(case when s.grant_id = g.id then s.used else 0 end)
-                               from slabs s
-                               where s.tenant_id = g.tenant_id and s.closed_at is null), 0) as bigint) as used_open
-         from grants g
-         where g.tenant_id = $1 and g.id = $2"
-    )
-    .bind(tenant)
-    .bind(id)
-    .fetch_optional(conn)
+        sqlx::query_as(select_grants!("where g.tenant_id = $1 and g.id = $2"))
+            .bind(tenant)
+            .bind(id)
+            .fetch_optional(conn)
     })
 }
 
 /// The grant that was given for this.
 pub(crate) async fn find(tx: &mut Tx, tenant: TenantId, source: &str) -> Result<Option<Grant>> {
     in_tx!(tx, |conn| {
-        sqlx::query_as(
-        "select g.id, g.tenant_id, g.kind, g.source, g.note, g.granted, g.used, g.leased, g.expired, g.voided,
-                g.granted_at, g.expires_at, g.voided_at,
-                cast(coalesce((select sum(case when s.grant_id = g.id then s.used else 0 end)
-                               from slabs s
-                               where s.tenant_id = g.tenant_id and s.closed_at is null), 0) as bigint) as used_open
-         from grants g
-         where g.tenant_id = $1 and g.source = $2"
-    )
-    .bind(tenant)
-    .bind(source)
-    .fetch_optional(conn)
+        sqlx::query_as(select_grants!("where g.tenant_id = $1 and g.source = $2"))
+            .bind(tenant)
+            .bind(source)
+            .fetch_optional(conn)
     })
 }
 
 /// One page of a tenant's grants, oldest first.
 pub(crate) async fn list(db: &Db, tenant: TenantId, page: Page<GrantId>) -> Result<Listed<Grant>> {
     let rows = on_reader!(db, |conn| {
-        sqlx::query_as(
-        "select g.id, g.tenant_id, g.kind, g.source, g.note, g.granted, g.used, g.leased, g.expired, g.voided,
-                g.granted_at, g.expires_at, g.voided_at,
-                cast(coalesce((select sum(case when s.grant_id = g.id then s.used else 0 end)
-                               from slabs s
-                               where s.tenant_id = g.tenant_id and s.closed_at is null), 0) as bigint) as used_open
-         from grants g
-         where g.tenant_id = $1 and g.id > $2
+        sqlx::query_as(select_grants!(
+            "where g.tenant_id = $1 and g.id > $2
          order by g.id
          limit $3"
-    )
-    .bind(tenant)
-    .bind(page.after_text())
-    .bind(page.fetch())
-    .fetch_all(conn)
+        ))
+        .bind(tenant)
+        .bind(page.after_text())
+        .bind(page.fetch())
+        .fetch_all(conn)
     })?;
     Ok(page.cut(rows))
-}
-
-/// The grants of a tenant that can be used at this instant, in the order in which they are: included credits are those of
-/// this period.
-pub(crate) async fn usable(
-    db: &Db,
-    tenant: TenantId,
-    period: Option<PeriodId>,
-    at: Timestamp,
-) -> Result<Vec<Grant>> {
-    on_reader!(db, |conn| {
-        sqlx::query_as(
-        "select g.id, g.tenant_id, g.kind, g.source, g.note, g.granted, g.used, g.leased, g.expired, g.voided,
-                g.granted_at, g.expires_at, g.voided_at,
-                cast(coalesce((select sum(case when s.grant_id = g.id then s.used else 0 end)
-                               from slabs s
-                               where s.tenant_id = g.tenant_id and s.closed_at is null), 0) as bigint) as used_open
-         from grants g
-         where g.tenant_id = $1 and (g.kind <> 'included' or g.source = $2) and g.voided_at is null
-               and (g.expires_at is null or g.expires_at > $3) and g.used + g.expired + g.voided < g.granted
-         order by case g.kind when 'included' then 0 when 'promotional' then 1 else 2 end,
-                  coalesce(g.expires_at, 9223372036854775807), g.id"
-    )
-    .bind(tenant)
-    .bind(period.map(source_of).unwrap_or_default())
-    .bind(at)
-    .fetch_all(conn)
-    })
 }
 
 /// Takes a grant back: what is neither used nor leased is gone at once.

@@ -234,20 +234,6 @@ pub(crate) async fn open_slabs(tx: &mut Tx, period: &Period) -> Result<i64> {
     })
 }
 
-/// What open slabs of a period used to be owed.
-pub(crate) async fn overage_open(db: &Db, period: &Period) -> Result<Credits> {
-    on_reader!(db, |conn| {
-        sqlx::query_scalar(
-        "select cast(coalesce(sum(case when period_id = $2 and grant_id is null then used else 0 end), 0) as bigint)
-         from slabs
-         where tenant_id = $1 and closed_at is null"
-    )
-    .bind(period.tenant_id)
-    .bind(period.id)
-    .fetch_one(conn)
-    })
-}
-
 /// Takes from what is owed what a grant pays after all.
 pub(crate) async fn owe_less(tx: &mut Tx, id: PeriodId, credits: Credits) -> Result<()> {
     in_tx!(tx, |conn| done(

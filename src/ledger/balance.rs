@@ -4,13 +4,14 @@ use super::usage::{self, By, Line};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::db::Db;
-use crate::db::ledger::balance;
+use crate::db::grants::GrantKind;
+use crate::db::ledger::balance::{self, LeftRow};
 use crate::error::Result;
 use crate::id::TenantId;
 use crate::prices;
 
 /// What can still be used without owing anything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Left {
     /// Included in the plan; gone when the period ends.
     pub included: Credits,
@@ -48,6 +49,17 @@ pub struct Balance {
     pub left: Left,
 }
 
+impl Left {
+    fn of(grants: &[LeftRow]) -> Self {
+        let of = |kind| grants.iter().filter(|row| row.kind == kind).map(|row| row.credits).sum();
+        Self {
+            included: of(GrantKind::Included),
+            promotional: of(GrantKind::Promotional),
+            prepaid: of(GrantKind::Prepaid),
+        }
+    }
+}
+
 impl PeriodBalance {
     /// What may still be owed; none where there is no cap.
     #[must_use]
@@ -76,7 +88,6 @@ pub async fn balance(db: &Db, tenant: TenantId, now: Timestamp) -> Result<Option
     tx.commit().await?;
     let Some(row) = period else { return Ok(None) };
     let may_owe = prices::get(db, row.price_version_id).await?.terms.kind.may_owe();
-    let of = |kind: &str| grants.iter().filter(|row| row.kind == kind).map(|row| row.credits).sum();
     Ok(Some(Balance {
         period: PeriodBalance {
             plan: row.plan,
@@ -87,8 +98,20 @@ pub async fn balance(db: &Db, tenant: TenantId, now: Timestamp) -> Result<Option
             cap: row.hard_cap,
             may_owe,
         },
-        left: Left { included: of("included"), promotional: of("promotional"), prepaid: of("prepaid") },
+        left: Left::of(&grants),
     }))
+}
+
+/// What a tenant's grants have left, whether or not a period runs, and what is owed in the running one.
+///
+/// # Errors
+/// [`Error::Database`](crate::error::Error::Database).
+pub async fn left_and_owed(db: &Db, tenant: TenantId, now: Timestamp) -> Result<(Left, Credits)> {
+    let mut tx = db.begin_reading().await?;
+    let period = balance::current_period(&mut tx, tenant, now).await?;
+    let grants = balance::left(&mut tx, tenant, now).await?;
+    tx.commit().await?;
+    Ok((Left::of(&grants), period.map(|period| period.owed).unwrap_or_default()))
 }
 
 /// What a tenant used since an instant, by tool.

@@ -13,4 +13,4 @@ mod tests;
 pub mod usage;
 pub mod verify;
 
-pub use balance::{Balance, Left, PeriodBalance, balance, by_tool};
+pub use balance::{Balance, Left, PeriodBalance, balance, by_tool, left_and_owed};

@@ -77,8 +77,10 @@ impl Run {
             }
             Step::Lease { from, micros } => {
                 let Some(period) = world.standing().await.current else { return };
-                let usable = db::grants::usable(db, tenant, Some(period.id), now).await.expect("grants");
-                let grant = usable.get(from).map(|grant| grant.id);
+                let mut tx = db.begin().await.expect("a transaction");
+                let free = db::slabs::free_grants(&mut tx, tenant, now).await.expect("grants");
+                tx.commit().await.expect("committed");
+                let grant = free.get(from).map(|grant| grant.id);
                 let leased = testing::lease(db, &period, grant, Credits::from_micros(micros), now).await;
                 self.slabs.extend(leased);
             }

@@ -5,6 +5,7 @@ use sqlx::FromRow;
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::db::Tx;
+use crate::db::grants::GrantKind;
 use crate::error::Result;
 use crate::id::{PeriodId, PriceVersionId, TenantId};
 
@@ -25,7 +26,7 @@ pub(crate) struct PeriodRow {
 /// What grants of one kind have left.
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct LeftRow {
-    pub(crate) kind: String,
+    pub(crate) kind: GrantKind,
     pub(crate) credits: Credits,
 }
 

@@ -12,12 +12,13 @@ use super::super::extract::{Json, Path, Query};
 use super::super::problem::Problem;
 use super::{PageBody, PageQuery};
 use crate::accounts::events::{Event, EventKind};
-use crate::accounts::{self, Left, Overview, Period};
+use crate::accounts::{self, Overview, Period};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::error::Error;
 use crate::id::{AccountEventId, PeriodId, PriceVersionId, TenantId};
+use crate::ledger::Left;
 use crate::plans::PlanName;
 use crate::prices::Cycle;
 
