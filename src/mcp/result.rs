@@ -109,6 +109,9 @@ pub enum CoreResult {
     },
 }
 
+/// Room for what stands around a result's fields.
+const SPARE: usize = 192;
+
 /// A finished result: its top-level fields in order.
 #[derive(Debug, Default)]
 pub struct Complete {
@@ -172,7 +175,7 @@ impl Complete {
     /// The object as a legacy client gets it: the fields and `_meta`, nothing else.
     #[must_use]
     pub fn to_legacy(&self) -> String {
-        let mut out = String::with_capacity(self.size_hint());
+        let mut out = String::with_capacity(self.size() + SPARE);
         out.push('{');
         self.write_fields(&mut out);
         if !self.meta.is_empty() || self.own_meta.is_some() {
@@ -198,7 +201,7 @@ impl Complete {
     /// (`server_info` is the serialised value of `_meta["io.modelcontextprotocol/serverInfo"]`).
     #[must_use]
     pub fn to_modern(&self, server_info: &str) -> String {
-        let mut out = String::with_capacity(self.size_hint() + server_info.len() + 128);
+        let mut out = String::with_capacity(self.size() + SPARE + server_info.len());
         out.push_str("{\"resultType\":\"complete\"");
         self.write_fields(&mut out);
         if let Some(CacheHint { ttl_ms }) = self.cache {
@@ -213,8 +216,10 @@ impl Complete {
         out
     }
 
-    fn size_hint(&self) -> usize {
-        self.fields.iter().map(|(n, v)| n.len() + v.get().len() + 4).sum::<usize>() + 64
+    /// Bytes of the object without what every result has besides: `_meta`, `resultType`, cache hints.
+    fn size(&self) -> usize {
+        let fields = self.fields.iter().map(|(name, value)| "\"\":,".len() + name.len() + value.get().len());
+        fields.sum::<usize>().max(1) + 1
     }
 }
 
@@ -235,11 +240,12 @@ fn push_field(out: &mut String, name: &str, value: &str) {
 }
 
 impl CoreResult {
-    /// About how many bytes the result has on the wire.
+    /// How many bytes the result has for what is priced and recorded by size: those of its JSON object as the tool made it,
+    /// without `_meta`, `resultType` and cache hints. The same for clients of every revision. What asks for input has none.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
-            Self::Complete(complete) => complete.size_hint(),
+            Self::Complete(complete) => complete.size(),
             Self::InputRequired { .. } => 0,
         }
     }
