@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use crate::clock::Timestamp;
+
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TEXT_LEN: usize = 26;
 
@@ -55,6 +57,13 @@ macro_rules! ids {
             #[expect(clippy::new_without_default, reason = "every call makes a different id")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
+            }
+
+            /// What no id is: it comes before every id that was made at this instant or later, and after all that were made
+            /// before it, to the millisecond (RFC 9562 section 5.7).
+            #[must_use]
+            pub fn lowest_at(at: Timestamp) -> Self {
+                Self(Uuid::from_u128(u128::from(u64::try_from(at.as_micros() / 1000).unwrap_or(0)) << 80))
             }
 
             /// The id as bytes.
@@ -186,6 +195,16 @@ mod tests {
         let second = TenantId::new();
         assert_eq!(first.to_string().parse::<TenantId>(), Ok(first));
         assert!(first.to_string() <= second.to_string());
+    }
+
+    #[test]
+    fn the_lowest_of_an_instant_parts_earlier_from_later() {
+        let call = CallId::new();
+        let (seconds, nanos) = call.0.get_timestamp().expect("a time").to_unix();
+        let micros = i64::try_from(seconds).expect("a time") * 1_000_000 + i64::from(nanos / 1000);
+        let lowest = |later| CallId::lowest_at(Timestamp::from_micros(micros + later));
+        assert!(lowest(0) < call && call < lowest(1000));
+        assert!(lowest(0).to_string() < call.to_string() && call.to_string() < lowest(1000).to_string());
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Floor {
 
     /// Whether this call may be gone.
     pub(crate) fn may_lack(&self, call: CallId) -> bool {
-        self.0.as_ref().is_some_and(|floor| call.to_string() < floor.call_id)
+        self.0.as_ref().is_some_and(|floor| call < floor.call_id)
     }
 
     /// Whether every call of the day is there. The floor's own day may lack one whose id was made before midnight.
@@ -62,7 +62,7 @@ pub async fn keep(db: &Db, clock: &Clock, keep_months: u32) -> Result<()> {
     }
     let month = lowest_kept(db, now, keep_months).await?;
     let at = days::span(month).start;
-    floor::raise(db, &first_id("call", at), at).await?;
+    floor::raise(db, &FloorRow { call_id: CallId::lowest_at(at), at }).await?;
     delete(db).await
 }
 
@@ -90,9 +90,8 @@ async fn delete(db: &Db) -> Result<()> {
             break;
         }
     }
-    let slab = first_id("slb", row.at);
     for _ in 0..BATCHES {
-        if floor::delete_slabs(db, &slab, row.at, BATCH).await? == 0 {
+        if floor::delete_slabs(db, row.at, BATCH).await? == 0 {
             break;
         }
     }
@@ -103,14 +102,4 @@ async fn delete(db: &Db) -> Result<()> {
 fn month_of(part: &str) -> Option<Date> {
     let (year, month) = part.strip_prefix("calls_")?.split_once('_')?;
     Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()
-}
-
-/// What every id comes after that was made at this instant or later: the milliseconds are its first ten digits, see
-/// [`crate::id`].
-fn first_id(prefix: &str, at: Timestamp) -> String {
-    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let millis = u64::try_from(at.as_micros() / 1000).unwrap_or(0);
-    let digit =
-        |place: u32| char::from(DIGITS[usize::try_from((millis >> (45 - 5 * place)) & 31).unwrap_or(0)]);
-    format!("{prefix}_{}", (0..10).map(digit).collect::<String>())
 }

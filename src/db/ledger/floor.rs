@@ -5,12 +5,13 @@ use sqlx::FromRow;
 use crate::clock::Timestamp;
 use crate::db::{Db, Pools, Tx, done};
 use crate::error::Result;
+use crate::id::{CallId, SlabId};
 
 /// Below which calls may be gone.
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct FloorRow {
     /// Ids of calls that may be gone are smaller.
-    pub(crate) call_id: String,
+    pub(crate) call_id: CallId,
     /// The instant that the id stands for.
     pub(crate) at: Timestamp,
 }
@@ -23,15 +24,15 @@ pub(crate) async fn get_in(tx: &mut Tx) -> Result<Option<FloorRow>> {
     in_tx!(tx, |conn| sqlx::query_as("select call_id, at from ledger_floor").fetch_optional(conn))
 }
 
-pub(crate) async fn raise(db: &Db, call_id: &str, at: Timestamp) -> Result<()> {
+pub(crate) async fn raise(db: &Db, floor: &FloorRow) -> Result<()> {
     on_writer!(db, |conn| done(
         sqlx::query(
             "insert into ledger_floor (one, call_id, at) values (1, $1, $2)
              on conflict (one) do update set call_id = excluded.call_id, at = excluded.at
              where ledger_floor.call_id < excluded.call_id"
         )
-        .bind(call_id)
-        .bind(at)
+        .bind(floor.call_id)
+        .bind(floor.at)
         .execute(conn)
     ))
     .map(|_| ())
@@ -79,7 +80,7 @@ pub(crate) async fn delete_calls(db: &Db, floor: &FloorRow, most: i64) -> Result
                 "delete from calls where id in
                      (select id from calls where id < $1 and started_at < $2 order by id limit $3)"
             )
-            .bind(&*floor.call_id)
+            .bind(floor.call_id)
             .bind(floor.at)
             .bind(most)
             .execute(conn)
@@ -89,7 +90,7 @@ pub(crate) async fn delete_calls(db: &Db, floor: &FloorRow, most: i64) -> Result
                 "delete from calls_other where id in
                      (select id from calls_other where id < $1 and started_at < $2 order by id limit $3)"
             )
-            .bind(&*floor.call_id)
+            .bind(floor.call_id)
             .bind(floor.at)
             .bind(most)
             .execute(conn)
@@ -98,7 +99,7 @@ pub(crate) async fn delete_calls(db: &Db, floor: &FloorRow, most: i64) -> Result
 }
 
 /// Deletes some of the slabs that were closed before the floor and belong to periods whose numbers are final; how many.
-pub(crate) async fn delete_slabs(db: &Db, slab_id: &str, before: Timestamp, most: i64) -> Result<u64> {
+pub(crate) async fn delete_slabs(db: &Db, before: Timestamp, most: i64) -> Result<u64> {
     on_writer!(db, |conn| done(
         sqlx::query(
             "delete from slabs where id in
@@ -106,7 +107,7 @@ pub(crate) async fn delete_slabs(db: &Db, slab_id: &str, before: Timestamp, most
                   where s.id < $1 and s.closed_at < $2 and p.closed_at is not null
                   order by s.id limit $3)"
         )
-        .bind(slab_id)
+        .bind(SlabId::lowest_at(before))
         .bind(before)
         .bind(most)
         .execute(conn)
