@@ -6,7 +6,6 @@ mod prices;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +24,7 @@ use crate::limits::{self, Limits};
 use crate::mcp::bus::{Bus, Heard};
 use crate::mcp::server_info;
 use crate::mcp::session::{Foundation, Session, Sessions};
+use crate::plans::PlanName;
 use crate::prices::Book;
 use crate::providers::{Provider, Registry, builtin};
 use crate::replicas::{Message, Peers};
@@ -215,8 +215,9 @@ impl App {
         let tasks = &self.tasks;
         self.last_tasks.spawn(writer.run(self.last_tasks.stopping().clone()));
         self.last_tasks.spawn(metering.run(self.last_tasks.stopping().clone()));
-        let (app, (tell, heard)) = (self.clone(), mpsc::unbounded_channel());
-        self.credentials.run_invalidations(tasks, move |news| app.hear(news, &tell));
+        let heard = Arc::<prices::PlansChanged>::default();
+        let (app, plans) = (self.clone(), heard.clone());
+        self.credentials.run_invalidations(tasks, move |news| app.hear(news, &plans));
         let (app, stop) = (self.clone(), tasks.stopping().clone());
         tasks.spawn(async move { stop.run_until_cancelled(prices::announce(app, heard)).await });
         tasks.spawn(enforce_revocations(self.clone()));
@@ -262,7 +263,7 @@ impl App {
     }
 
     /// Makes what was changed somewhere felt here. What credentials keep has been forgotten by then.
-    fn hear(&self, news: News, plans: &mpsc::UnboundedSender<String>) {
+    fn hear(&self, news: News, plans: &prices::PlansChanged) {
         match news {
             News::Change(change) => {
                 self.bus.revoke(change);
@@ -273,7 +274,9 @@ impl App {
             News::Plan(name) => {
                 self.prices.forget(&name);
                 self.usage.plan_changed(&name);
-                let _ = plans.send(name);
+                if let Ok(plan) = PlanName::try_from(name) {
+                    plans.changed(plan);
+                }
             }
             News::Account(tenant) => self.account_changed(tenant),
         }

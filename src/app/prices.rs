@@ -1,10 +1,10 @@
 //! Saying so when tools begin to cost something else: what `tools/list` shows has changed then, not when it was published.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::Notify;
 
 use super::App;
 use crate::clock::Timestamp;
@@ -18,6 +18,25 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Longest that is slept: the system's clock may be put right meanwhile.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// Plans that were changed since this was last asked. Each once, so that there are never more than plans.
+#[derive(Default)]
+pub(super) struct PlansChanged {
+    plans: Mutex<BTreeSet<PlanName>>,
+    woken: Notify,
+}
+
+impl PlansChanged {
+    /// Notes that a plan was changed.
+    pub(super) fn changed(&self, plan: PlanName) {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).insert(plan);
+        self.woken.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<PlanName> {
+        std::mem::take(&mut *self.plans.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// What is known of the plans whose prices change while this process runs.
 struct Almanac {
     since: Timestamp,
@@ -27,23 +46,24 @@ struct Almanac {
     due: BTreeMap<PlanName, Timestamp>,
 }
 
-/// Tells listeners when prices come into force; `heard` names plans that were changed. For ever.
-pub(super) async fn announce(app: Arc<App>, mut heard: UnboundedReceiver<String>) {
+/// Tells listeners when prices come into force; `heard` knows of plans that were changed. For ever.
+pub(super) async fn announce(app: Arc<App>, heard: Arc<PlansChanged>) {
     let now = app.clock.now();
-    let ahead = prices::versions::ahead(&app.db, now).await.unwrap_or_else(|error| {
-        tracing::warn!(?error, "which prices are to come is not known; nobody is told when they do");
-        Vec::new()
-    });
+    let ahead = loop {
+        match prices::versions::ahead(&app.db, now).await {
+            Ok(ahead) => break ahead,
+            Err(error) => tracing::debug!(%error, "which prices are to come is not known yet"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
     let due = ahead.into_iter().map(|plan| (plan, now)).collect();
     let mut almanac = Almanac { since: now, shown: HashMap::new(), due };
     loop {
         let next = almanac.due.values().min().map(|at| until(app.clock.now(), *at));
         tokio::select! {
-            name = heard.recv() => match name.map(PlanName::try_from) {
-                Some(Ok(plan)) => { almanac.due.insert(plan, app.clock.now()); }
-                Some(Err(_)) => {}
-                None => return,
-            },
+            () = heard.woken.notified() => {
+                almanac.due.extend(heard.take().into_iter().map(|plan| (plan, app.clock.now())));
+            }
             () = tokio::time::sleep(next.unwrap_or(LONGEST)) => {}
         }
         if almanac.look(&app).await {

@@ -21,6 +21,7 @@ mod settle;
 mod settler;
 mod upkeep;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -108,8 +109,8 @@ struct Inner {
     keys: Arc<Keys>,
     config: config::Metering,
     recall: Option<Recall>,
-    /// Purses to empty.
-    asked: Mutex<Vec<Arc<Purse>>>,
+    /// Tenants whose purses are to be emptied.
+    asked: Mutex<HashSet<TenantId>>,
     /// Wakes the upkeep.
     nudge: Notify,
 }
@@ -199,7 +200,7 @@ impl Usage {
     pub fn account_changed(&self, tenant: TenantId) {
         let Some(purse) = self.0.purses.peek(&tenant) else { return };
         purse.state().forget();
-        self.0.soon(purse);
+        self.0.soon(tenant);
     }
 
     /// What is known of accounts on this plan is no longer true.
@@ -232,7 +233,7 @@ impl Lifecycle<TenantId, Arc<Purse>> for InUse {
 }
 
 impl Inner {
-    fn asked_back(&self) -> MutexGuard<'_, Vec<Arc<Purse>>> {
+    fn asked_back(&self) -> MutexGuard<'_, HashSet<TenantId>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -8,9 +8,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Usage;
-use super::purse::Purse;
 use super::settler::Settler;
 use crate::error::Result;
+use crate::id::TenantId;
 
 /// How often purses are looked through.
 const TURN: Duration = Duration::from_millis(500);
@@ -88,8 +88,10 @@ impl Usage {
         let purses: Vec<_> = inner.purses.iter().collect();
         for (tenant, purse) in purses {
             let asked = std::mem::take(&mut *inner.asked_back());
-            for wanted in &asked {
-                failed(inner.meter.give_back(wanted, true).await);
+            for tenant in asked {
+                if let Some(wanted) = inner.purses.peek(&tenant) {
+                    failed(inner.meter.give_back(&wanted, true).await);
+                }
             }
             failed(inner.meter.give_back(&purse, false).await);
             drop(purse);
@@ -115,17 +117,17 @@ impl Usage {
     }
 
     /// Gives back what is held of a tenant's credits and is not in use, because another replica needs it.
-    pub fn give_back(&self, tenant: crate::id::TenantId) {
-        if let Some(purse) = self.0.purses.peek(&tenant) {
-            self.0.soon(purse);
+    pub fn give_back(&self, tenant: TenantId) {
+        if self.0.purses.contains_key(&tenant) {
+            self.0.soon(tenant);
         }
     }
 }
 
 impl super::Inner {
-    /// Gives back what this purse holds and nobody is using, soon.
-    pub(super) fn soon(&self, purse: Arc<Purse>) {
-        self.asked_back().push(purse);
+    /// Gives back what is held of a tenant's credits and nobody is using, soon.
+    pub(super) fn soon(&self, tenant: TenantId) {
+        self.asked_back().insert(tenant);
         self.nudge.notify_one();
     }
 
