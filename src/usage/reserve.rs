@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::MutexGuard;
+
 use super::lease::Leased;
 use super::purse::{Hold, Purse, Terms};
 use super::reservation::{Reservation, Tariff};
@@ -14,8 +16,8 @@ use crate::id::{PeriodId, TenantId};
 use crate::limits::Place;
 use crate::policy::{Guarded, Permit};
 
-/// Looks at account and purse that one reservation may take. What one leases others may take first, where little is left.
-const LOOKS: u32 = 64;
+/// Looks at account and purse that one reservation may take.
+const LOOKS: u32 = 8;
 /// How often, and after which time, it is asked again whether others gave back what they held.
 const RECALLS: u32 = 3;
 const RECALL_PAUSE: Duration = Duration::from_millis(100);
@@ -117,9 +119,10 @@ impl Inner {
         if let Ok(hold) = purse.reserve(most, period, (now, tick), self.meter.id()) {
             return Ok(Some(hold));
         }
-        match self.lease(purse, most).await.map_err(Refusal::Unavailable)? {
-            Leased::Enough | Leased::PeriodOver => Ok(None),
-            Leased::Short { left, held } => {
+        match self.lease(purse, most, period).await.map_err(Refusal::Unavailable)? {
+            (Some(hold), _) => Ok(Some(hold)),
+            (None, Leased::Enough | Leased::PeriodOver) => Ok(None),
+            (None, Leased::Short { left, held }) => {
                 let others_may_have_it = held.is_positive() && left + held >= most && *recalls < RECALLS;
                 if others_may_have_it && self.call_back(purse.tenant, recalls).await {
                     return Ok(None);
@@ -137,9 +140,15 @@ impl Inner {
         i64::try_from(self.config.lead.get().as_micros() * 2 / 5).unwrap_or(i64::MAX)
     }
 
+    /// Waits until nobody else asks the database about this purse; no longer than a settlement may take.
+    async fn turn<'p>(&self, purse: &'p Purse) -> Result<MutexGuard<'p, ()>> {
+        let turn = tokio::time::timeout(self.config.settle_timeout.get(), purse.asking.lock()).await;
+        turn.map_err(|_| Error::Away("database"))
+    }
+
     /// Asks about the account, unless somebody else just did.
     async fn learn(&self, purse: &Purse, plan: &str) -> Result<()> {
-        let _one_at_a_time = purse.asking.lock().await;
+        let _turn = self.turn(purse).await?;
         let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
         let since = tick - self.trust();
         if purse.state().terms(now, (self.meter.heard)(), since).is_some() {
@@ -148,22 +157,31 @@ impl Inner {
         Box::pin(self.meter.learn(purse, plan, since)).await
     }
 
-    /// Leases what a call of this price needs, unless somebody else just did.
-    async fn lease(&self, purse: &Arc<Purse>, price: Credits) -> Result<Leased> {
-        let _one_at_a_time = purse.asking.lock().await;
-        let (now, tick) = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
+    /// Leases what a call of this price needs, unless somebody else just did, and sets it aside before anybody else can take it.
+    async fn lease(
+        &self,
+        purse: &Arc<Purse>,
+        price: Credits,
+        period: PeriodId,
+    ) -> Result<(Option<Hold>, Leased)> {
+        let _turn = self.turn(purse).await?;
         let known = purse.state().known.as_ref().and_then(|known| known.period.clone());
-        let Some(period) = known else { return Ok(Leased::PeriodOver) };
-        match purse.reserve(price, period.id, (now, tick), self.meter.id()) {
-            Ok(_given_back) => Ok(Leased::Enough),
-            Err(missing) => {
-                let leased = Box::pin(self.meter.lease(purse, &period, missing)).await;
-                if matches!(leased, Ok(Leased::PeriodOver)) {
-                    purse.state().forget();
-                }
-                leased
-            }
+        let Some(known) = known.filter(|known| known.id == period) else {
+            return Ok((None, Leased::PeriodOver));
+        };
+        let clock = &self.meter.clock;
+        let reserve =
+            || purse.reserve(price, period, (clock.now(), clock.monotonic_micros()), self.meter.id());
+        let missing = match reserve() {
+            Ok(hold) => return Ok((Some(hold), Leased::Enough)),
+            Err(missing) => missing,
+        };
+        let leased = Box::pin(self.meter.lease(purse, &known, missing)).await?;
+        if matches!(leased, Leased::PeriodOver) {
+            purse.state().forget();
         }
+        let hold = matches!(leased, Leased::Enough).then(reserve).and_then(Result::ok);
+        Ok((hold, leased))
     }
 
     /// Asks others to give back what they hold, and waits a moment. `false`: there are no others.
