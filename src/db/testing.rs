@@ -1,8 +1,10 @@
 //! Databases for unit tests: SQLite always, and PostgreSQL where the environment names a server.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::Db;
+use super::{Db, Tx};
 use crate::clock::Timestamp;
 use crate::config::{self, Millis};
 use crate::credits::Credits;
@@ -22,6 +24,22 @@ async fn migrated(url: &str) -> Db {
     let db = Db::connect(&config(url)).await.expect("a database");
     db.migrate().await.expect("migrations");
     db
+}
+
+/// Waits until somebody waits for what this transaction holds. PostgreSQL only.
+pub(crate) async fn is_waited_for(db: &Db, tx: &mut Tx) {
+    let process = in_tx!(tx, |conn| sqlx::query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(conn));
+    let process = process.expect("a process");
+    let waiting = async || {
+        on_reader!(db, |conn| sqlx::query_scalar::<_, i64>(
+            "select count(*) from pg_stat_activity where $1 = any(pg_blocking_pids(pid))"
+        )
+        .bind(process)
+        .fetch_one(conn))
+    };
+    while waiting().await.expect("a number") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Gives a tenant an account, and nothing in it.

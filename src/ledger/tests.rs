@@ -118,7 +118,7 @@ async fn a_late_call_is_not_lost_between_two_transactions() {
         usage_days::test_call(&mut second, tenant, at).await;
         let keeping = async { rollups::keep(&db, &ledger.clock).await.expect("sums") };
         let committing = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            crate::db::testing::is_waited_for(&db, &mut second).await;
             second.commit().await.expect("committed");
         };
         let (summed, ()) = tokio::join!(keeping, committing);

@@ -4,7 +4,8 @@ use serde_json::json;
 use weir::accounts::grants::GrantKind;
 
 use super::{built, client, gateway, receipt, shop, terms, work};
-use crate::support::{Gateway, Legacy};
+use crate::support::database::{Stall, rows};
+use crate::support::{Gateway, Legacy, eventually};
 
 #[tokio::test]
 async fn a_call_costs_its_price_until_nothing_is_left() {
@@ -38,7 +39,7 @@ async fn a_call_costs_its_price_until_nothing_is_left() {
     // And so does everything, once there is more.
     shop.give(key.tenant, GrantKind::Prepaid, "0.5", None).await;
     let mut reply = work(&client, "more").await;
-    crate::support::eventually("the grant is known", async || {
+    eventually("the grant is known", async || {
         reply = work(&client, "more").await;
         reply.result()["isError"] == false
     })
@@ -53,11 +54,8 @@ async fn a_call_costs_its_price_until_nothing_is_left() {
 
 /// Rows of the ledger: how each call ended, and these three columns.
 async fn ledger(gateway: &Gateway, columns: &str) -> Vec<(String, i64, i64, i64)> {
-    let rows = crate::support::database::rows(
-        gateway.database_url(),
-        &format!("select outcome, {columns} from calls order by id"),
-    )
-    .await;
+    let rows =
+        rows(gateway.database_url(), &format!("select outcome, {columns} from calls order by id")).await;
     let number = |text: &String| text.parse().expect("a number");
     rows.iter().map(|row| (row[0].clone(), number(&row[1]), number(&row[2]), number(&row[3]))).collect()
 }
@@ -80,7 +78,7 @@ async fn only_what_was_delivered_is_charged() {
         gateway.is_recorded().await;
         let query =
             format!("select outcome, credits from calls where tenant_id = '{}' order by outcome", key.tenant);
-        let rows = crate::support::database::rows(gateway.database_url(), &query).await;
+        let rows = rows(gateway.database_url(), &query).await;
         let mut rows: Vec<_> =
             rows.iter().map(|row| (row[0].as_str(), row[1].parse::<i64>().expect("credits"))).collect();
         rows.sort_unstable();
@@ -114,12 +112,48 @@ async fn a_cancelled_call_costs_nothing() {
         "select outcome, credits from calls where tenant_id = '{}' and tool = 'slow_count'",
         key.tenant
     );
-    crate::support::eventually("the call is recorded", async || {
+    eventually("the call is recorded", async || {
         gateway.is_recorded().await;
-        let rows = crate::support::database::rows(gateway.database_url(), &query).await;
+        let rows = rows(gateway.database_url(), &query).await;
         rows == [["cancelled".to_owned(), "0".to_owned()]]
     })
     .await;
+}
+
+/// The commit is on its way when the client goes: the call is charged, and the charge taken back.
+#[tokio::test]
+async fn who_goes_away_while_its_call_settles_is_not_charged() {
+    let gateway = built(Gateway::build().alone()).await;
+    let shop = shop(&gateway);
+    shop.publish("usage", terms("usage", "0")).await;
+    let key = shop.customer("usage").await;
+    let client = client(&gateway, &key);
+    assert_eq!(receipt(&work(&client, "first").await)["credits"], "0.25");
+    let sums = async || {
+        let (url, tenant) = (gateway.database_url(), key.tenant);
+        let query = format!(
+            "select cast((select sum(credits) from calls where tenant_id = '{tenant}') as bigint),
+                    cast((select coalesce(sum(credits), 0) from corrections where tenant_id = '{tenant}') as bigint)"
+        );
+        rows(url, &query).await.remove(0)
+    };
+    assert_eq!(sums().await, ["250000", "0"]);
+
+    let settling = gateway.metric("weir_settle_batch_calls_count");
+    let stall = Stall::begin(gateway.database_url()).await;
+    let begun =
+        eventually("the call to settle", async || gateway.metric("weir_settle_batch_calls_count") > settling);
+    tokio::select! {
+        reply = work(&client, "second") => panic!("nothing can be settled: {}", reply.text),
+        () = begun => {}
+    }
+    eventually("the client to be missed", async || gateway.metric("weir_calls_unsettled_total") > 0.0).await;
+    stall.end().await;
+    eventually("the charge to be taken back", async || sums().await == ["500000", "-250000"]).await;
+
+    // What it had is there again.
+    assert_eq!(receipt(&work(&client, "third").await)["credits"], "0.25");
+    assert_eq!(sums().await, ["750000", "-250000"]);
 }
 
 #[tokio::test]
@@ -220,21 +254,15 @@ async fn a_plan_change_brings_other_prices() {
     let client = client(&gateway, &key);
     assert_eq!(receipt(&work(&client, "a").await)["credits"], "0.25");
     shop.put_on(key.tenant, "dear").await;
-    crate::support::eventually("the other plan holds", async || {
-        receipt(&work(&client, "a").await)["credits"] == "7"
-    })
-    .await;
+    eventually("the other plan holds", async || receipt(&work(&client, "a").await)["credits"] == "7").await;
     // New prices of the plan, too.
     shop.publish("dear", json!({ "kind": "usage", "tools": [{ "name": "*", "per_call": 8 }] })).await;
-    crate::support::eventually("the new price holds", async || {
-        receipt(&work(&client, "a").await)["credits"] == "8"
-    })
-    .await;
+    eventually("the new price holds", async || receipt(&work(&client, "a").await)["credits"] == "8").await;
     let query = format!(
         "select count(*) from calls join periods on periods.id = calls.period_id
          where calls.tenant_id = '{}' and (started_at < starts_at or started_at >= ends_at)",
         key.tenant
     );
-    let astray = crate::support::database::rows(gateway.database_url(), &query).await;
+    let astray = rows(gateway.database_url(), &query).await;
     assert_eq!(astray, [["0".to_owned()]]);
 }

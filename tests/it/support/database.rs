@@ -82,3 +82,31 @@ pub async fn rows(url: &str, query: &str) -> Vec<Vec<String>> {
     let mut connection = PgConnection::connect(url).await.expect("a database");
     sqlx::query(query).fetch_all(&mut connection).await.expect("rows").iter().map(read).collect()
 }
+
+/// Nothing can be written to the ledger while this is held.
+pub enum Stall {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Stall {
+    pub async fn begin(url: &str) -> Self {
+        if url.starts_with("sqlite:") {
+            let mut connection = sqlx::SqliteConnection::connect(url).await.expect("a database");
+            sqlx::raw_sql("begin immediate").execute(&mut connection).await.expect("a lock");
+            return Self::Sqlite(connection);
+        }
+        let mut connection = PgConnection::connect(url).await.expect("a database");
+        let lock = "begin; lock table calls in share mode";
+        sqlx::raw_sql(lock).execute(&mut connection).await.expect("a lock");
+        Self::Postgres(connection)
+    }
+
+    pub async fn end(self) {
+        match self {
+            Self::Sqlite(connection) => connection.close().await,
+            Self::Postgres(connection) => connection.close().await,
+        }
+        .expect("closed");
+    }
+}
