@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::caller::{Credential, Principal};
 use crate::clock::{Clock, Timestamp};
 use crate::credentials;
+use crate::db::calls::NewCall;
 use crate::db::{self, Db, Listed, Page, storable};
 use crate::error::Result;
 use crate::id::{CallId, PeriodId, PriceVersionId, TenantId};
@@ -15,7 +16,7 @@ use crate::ledger::{days, rollups};
 
 pub use crate::db::calls::CallRow;
 
-/// Longest kept name of a server or a tool and longest correlation id, in bytes.
+/// Longest kept name of a server or a tool, in bytes.
 const MAX_NAME: usize = 256;
 
 /// One logical tool call that has ended.
@@ -39,12 +40,31 @@ pub struct CallRecord {
     pub request_bytes: u64,
     /// The size of its result.
     pub result_bytes: u64,
-    /// What an error quotes, and what the logs are searched for.
-    pub correlation_id: String,
     /// The period of the tenant's account, where it has one.
     pub period: Option<PeriodId>,
     /// The prices that were in force.
     pub version: Option<PriceVersionId>,
+}
+
+impl CallRecord {
+    /// The call as it is written.
+    pub(crate) fn row(&self) -> NewCall {
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        NewCall {
+            id: self.id,
+            tenant_id: self.principal.tenant,
+            credential: credentials::label(&self.principal.credential),
+            server: storable(&self.server, MAX_NAME),
+            tool: storable(&self.tool, MAX_NAME),
+            outcome: self.outcome,
+            started_at: self.started_at.as_micros(),
+            duration_us: i64::try_from(self.duration.as_micros()).unwrap_or(i64::MAX),
+            request_bytes: whole(self.request_bytes),
+            result_bytes: whole(self.result_bytes),
+            period_id: self.period,
+            price_version_id: self.version,
+        }
+    }
 }
 
 /// Records calls, in one statement unless some began on an earlier day, whose sums are then not right any more. A call that is
@@ -57,25 +77,7 @@ pub async fn insert_batch(db: &Db, clock: &Clock, records: &[CallRecord]) -> Res
     if records.is_empty() {
         return Ok(());
     }
-    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let batch: Vec<_> = records
-        .iter()
-        .map(|record| db::calls::NewCall {
-            id: record.id,
-            tenant_id: record.principal.tenant,
-            credential: credentials::label(&record.principal.credential),
-            server: storable(&record.server, MAX_NAME),
-            tool: storable(&record.tool, MAX_NAME),
-            outcome: record.outcome,
-            started_at: record.started_at.as_micros(),
-            duration_us: i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
-            request_bytes: whole(record.request_bytes),
-            result_bytes: whole(record.result_bytes),
-            correlation_id: storable(&record.correlation_id, MAX_NAME),
-            period_id: record.period,
-            price_version_id: record.version,
-        })
-        .collect();
+    let batch: Vec<_> = records.iter().map(CallRecord::row).collect();
     let today = days::day_of(clock.now());
     let began = records.iter().map(|record| days::day_of(record.started_at));
     let late: BTreeSet<_> = began.filter(|day| *day < today).collect();
@@ -132,7 +134,6 @@ mod tests {
             duration: Duration::from_micros(42),
             request_bytes: 7,
             result_bytes: u64::MAX,
-            correlation_id: "req_1".to_owned(),
             period: None,
             version: None,
         }

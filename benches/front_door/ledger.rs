@@ -17,6 +17,7 @@ const TENANTS: usize = 100;
 /// Calls at once, where the command line does not say.
 const CALLERS: usize = 64;
 const STATEMENTS: &str = "weir_database_statements_total";
+const SETTLEMENTS: &str = "weir_settle_batch_calls_count";
 
 /// On SQLite, and on PostgreSQL where there is one.
 pub async fn ledger(options: &Options) -> Result<(), Failure> {
@@ -37,12 +38,13 @@ async fn engine(name: &str, options: &Options, services: Option<&Services>) -> R
     let (mut free, _of_free) = side("free", (TENANTS, None), options, services).await?;
     let (mut paid, _of_paid) = side("paid", (TENANTS, Some("paid")), options, services).await?;
     let (mut hot, _of_hot) = side("one tenant", (1, Some("hot")), options, services).await?;
-    let mut statements = [0.0; 3];
+    let mut done = [[0.0; 2]; 3];
     for _ in 0..options.rounds {
-        for (side, statements) in [&mut free, &mut paid, &mut hot].into_iter().zip(&mut statements) {
-            let before = side.counter(STATEMENTS).await?;
+        for (side, done) in [&mut free, &mut paid, &mut hot].into_iter().zip(&mut done) {
+            let before = [side.counter(STATEMENTS).await?, side.counter(SETTLEMENTS).await?];
             side.round(options).await?;
-            *statements += side.counter(STATEMENTS).await? - before;
+            done[0] += side.counter(STATEMENTS).await? - before[0];
+            done[1] += side.counter(SETTLEMENTS).await? - before[1];
         }
     }
     print_head();
@@ -50,15 +52,19 @@ async fn engine(name: &str, options: &Options, services: Option<&Services>) -> R
     for side in [&free, &paid, &hot] {
         side.print();
     }
-    println!("  free: {:.4} statements per call", statements[0] / calls);
-    for (what, side, statements) in
-        [("paid", &paid, statements[1]), ("one tenant, paid", &hot, statements[2])]
+    println!("  free: {:.4} statements per call", done[0][0] / calls);
+    for (what, side, [statements, settlements]) in
+        [("paid", &paid, done[1]), ("one tenant, paid", &hot, done[2])]
     {
         let throughput = ratio(side, &free, |round| round.per_second);
         let cpu = ratio(side, &free, |round| round.cpu_micros);
         let added = side.samples(|round| round.p50).median() - free.samples(|round| round.p50).median();
         println!("  {what} / free: throughput {throughput}, CPU {cpu}; p50 {added:+.0} us");
-        println!("  {what}: {:.4} statements per call", statements / calls);
+        println!(
+            "  {what}: {:.4} statements per call, {:.0} calls per settlement",
+            statements / calls,
+            calls / settlements
+        );
     }
     Ok(())
 }

@@ -311,6 +311,8 @@ pub struct Metering {
     pub lead: Millis,
     #[serde(rename = "lease_ms")]
     pub lease: Millis,
+    #[serde(rename = "idle_ms")]
+    pub idle: Millis,
     #[serde(rename = "settle_timeout_ms")]
     pub settle_timeout: Millis,
     pub replay_hours: u32,

@@ -80,6 +80,7 @@ impl Config {
             format!("expected at least five times auth.invalidation_poll_ms, {}", least.as_millis())
         })?;
         millis("metering.lease_ms", metering.lease, 500..=600_000)?;
+        millis("metering.idle_ms", metering.idle, 100..=600_000)?;
         millis("metering.settle_timeout_ms", metering.settle_timeout, 100..=60_000)?;
         range("metering.replay_hours", metering.replay_hours.into(), 1..=24 * 31)?;
         size("metering.replay_bytes", metering.replay_bytes, 0..=64 << 20)?;

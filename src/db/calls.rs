@@ -38,19 +38,18 @@ pub struct CallRow {
 }
 
 /// A call on its way into the database; the names are those of the columns.
-#[derive(Serialize)]
-pub(crate) struct NewCall<'a> {
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct NewCall {
     pub(crate) id: CallId,
     pub(crate) tenant_id: TenantId,
     pub(crate) credential: String,
     pub(crate) server: String,
     pub(crate) tool: String,
-    pub(crate) outcome: &'a str,
+    pub(crate) outcome: &'static str,
     pub(crate) started_at: i64,
     pub(crate) duration_us: i64,
     pub(crate) request_bytes: i64,
     pub(crate) result_bytes: i64,
-    pub(crate) correlation_id: String,
     pub(crate) period_id: Option<PeriodId>,
     pub(crate) price_version_id: Option<PriceVersionId>,
 }
@@ -61,7 +60,7 @@ const INSERT_SQLITE: &str =
                         request_bytes, result_bytes, correlation_id, period_id, price_version_id)
      select value ->> 'id', value ->> 'tenant_id', value ->> 'credential', value ->> 'server',
             value ->> 'tool', value ->> 'outcome', value ->> 'started_at', value ->> 'duration_us',
-            value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'correlation_id',
+            value ->> 'request_bytes', value ->> 'result_bytes', value ->> 'id',
             value ->> 'period_id', value ->> 'price_version_id'
      from jsonb_each($1) where true
      on conflict (id) do nothing";
@@ -69,11 +68,11 @@ const INSERT_POSTGRES: &str =
     "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
                         request_bytes, result_bytes, correlation_id, period_id, price_version_id)
      select id, tenant_id, credential, server, tool, outcome, started_at, duration_us,
-            request_bytes, result_bytes, correlation_id, period_id, price_version_id
+            request_bytes, result_bytes, id, period_id, price_version_id
      from json_to_recordset(cast($1 as json)) as r
           (id text, tenant_id text, credential text, server text, tool text, outcome text,
            started_at bigint, duration_us bigint, request_bytes bigint, result_bytes bigint,
-           correlation_id text, period_id text, price_version_id text)
+           period_id text, price_version_id text)
      on conflict (id) do nothing";
 
 fn insert_sql(db: &Db) -> &'static str {
@@ -84,13 +83,13 @@ fn insert_sql(db: &Db) -> &'static str {
 }
 
 /// Inserts calls in one statement; one that is there already stays as it is, so a batch may be sent again.
-pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall<'_>]) -> Result<()> {
+pub(crate) async fn insert_batch(db: &Db, batch: &[NewCall]) -> Result<()> {
     let sql = insert_sql(db);
     on_writer!(db, |conn| done(sqlx::query(sql).bind(JsonText(batch)).execute(conn))).map(|_| ())
 }
 
 /// The same within a transaction.
-pub(crate) async fn insert_batch_in(db: &Db, tx: &mut Tx, batch: &[NewCall<'_>]) -> Result<()> {
+pub(crate) async fn insert_batch_in(db: &Db, tx: &mut Tx, batch: &[NewCall]) -> Result<()> {
     let sql = insert_sql(db);
     in_tx!(tx, |conn| done(sqlx::query(sql).bind(JsonText(batch)).execute(conn))).map(|_| ())
 }

@@ -17,8 +17,11 @@ use super::held::Held;
 use crate::config;
 use crate::error::{Error, Result};
 
-/// How long a connection that was idle may take to prove that it is still one.
+/// A connection that was idle for longer than this has to prove that it still is one; how long that may take.
+const IDLE: Duration = Duration::from_millis(250);
 const PROOF: Duration = Duration::from_secs(1);
+/// Connections on which calls are settled: one, and another while one that broke is being closed.
+const SETTLING: u32 = 2;
 /// How long the server may take to answer before it counts as away: on any connection, and on a new one when it is looked
 /// for during an outage.
 const LOOK: Duration = Duration::from_secs(2);
@@ -33,7 +36,26 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Server {
     options: PgConnectOptions,
     pool_options: PgPoolOptions,
-    pool: RwLock<PgPool>,
+    pools: RwLock<Open>,
+}
+
+/// What is open to the server.
+#[derive(Clone)]
+struct Open {
+    all: PgPool,
+    /// A connection on which calls are settled: a settlement waits for nobody else's queries, and finds at the server what the one
+    /// before it left there.
+    settling: PgPool,
+}
+
+/// The connection on which calls are settled.
+pub(super) struct Settling(PgPool);
+
+impl Settling {
+    /// The connection.
+    pub(super) async fn acquire(&self) -> sqlx::Result<Held<Postgres>> {
+        Ok(Held::fragile(self.0.acquire().await?))
+    }
 }
 
 impl Server {
@@ -62,18 +84,26 @@ impl Server {
             .acquire_timeout(config.acquire_timeout.get())
             // Its test of idle connections has no limit of its own.
             .test_before_acquire(false)
-            .before_acquire(|connection, _| Box::pin(prove(connection)));
-        let pool = pool_options.clone().connect_lazy_with(options.clone());
-        Ok(Self { options, pool_options, pool: RwLock::new(pool) })
+            .before_acquire(|connection, seen| {
+                let in_doubt = seen.idle_for > IDLE;
+                Box::pin(async move { if in_doubt { prove(connection).await } else { Ok(true) } })
+            });
+        let pools = RwLock::new(Open::new(&pool_options, &options));
+        Ok(Self { options, pool_options, pools })
     }
 
-    fn pool(&self) -> PgPool {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn pools(&self) -> Open {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The connection on which calls are settled.
+    pub(super) fn settling(&self) -> Settling {
+        Settling(self.pools().settling)
     }
 
     /// A connection of the pool.
     pub(super) async fn acquire(&self) -> sqlx::Result<Held<Postgres>> {
-        let connection: PoolConnection<Postgres> = self.pool().acquire().await?;
+        let connection: PoolConnection<Postgres> = self.pools().all.acquire().await?;
         Ok(Held::fragile(connection))
     }
 
@@ -118,16 +148,27 @@ impl Server {
 
     /// Lets go of every connection that there is: after an outage none of them can be trusted.
     pub(super) fn renew(&self) {
-        let fresh = self.pool_options.clone().connect_lazy_with(self.options.clone());
-        let mut pool = self.pool.write().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *pool, fresh);
-        // Marks it as closed. Waiting for its connections could take for ever.
-        drop(old.close());
+        let fresh = Open::new(&self.pool_options, &self.options);
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *pools, fresh);
+        // Marks them as closed. Waiting for their connections could take for ever.
+        drop((old.all.close(), old.settling.close()));
     }
 
-    /// Closes the pool, after what runs on its connections.
+    /// Closes what is open, after what runs on it.
     pub(super) async fn close(&self) {
-        self.pool().close().await;
+        let open = self.pools();
+        tokio::join!(open.all.close(), open.settling.close());
+    }
+}
+
+impl Open {
+    fn new(pool_options: &PgPoolOptions, options: &PgConnectOptions) -> Self {
+        let settling = pool_options.clone().max_connections(SETTLING);
+        Self {
+            all: pool_options.clone().connect_lazy_with(options.clone()),
+            settling: settling.connect_lazy_with(options.clone()),
+        }
     }
 }
 

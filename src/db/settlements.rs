@@ -4,46 +4,31 @@
 //! key. Only rows that were not there yet use something, so that a batch whose fate is unknown may be settled again; and
 //! nothing is done in the name of a meter that was closed.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
+use super::calls::NewCall;
 use super::idempotency::{self, KeyName};
 use super::{Db, JsonText, Pools, Tx, done, usage_days};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
-use crate::error::Result;
-use crate::id::{CallId, CorrectionId, GrantId, MeterId, PeriodId, PriceVersionId, SlabId, TenantId};
+use crate::error::{Error, Result};
+use crate::id::{CallId, CorrectionId, GrantId, MeterId, PeriodId, SlabId, TenantId};
 
 /// A call on its way into the ledger; the names are those of the columns.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SettledCall {
-    pub(crate) id: CallId,
-    pub(crate) tenant_id: TenantId,
-    pub(crate) credential: String,
-    pub(crate) server: String,
-    pub(crate) tool: String,
-    pub(crate) outcome: &'static str,
-    pub(crate) started_at: i64,
-    pub(crate) duration_us: i64,
-    pub(crate) request_bytes: i64,
-    pub(crate) result_bytes: i64,
-    pub(crate) period_id: Option<PeriodId>,
-    pub(crate) price_version_id: Option<PriceVersionId>,
+    #[serde(flatten)]
+    pub(crate) made: NewCall,
     pub(crate) credits: i64,
     pub(crate) included: i64,
     pub(crate) promotional: i64,
     pub(crate) prepaid: i64,
     pub(crate) overage: i64,
-    /// JSON.
+    /// From which slabs, as JSON; each slab once.
     pub(crate) draws: Option<String>,
     pub(crate) idempotency_key: Option<String>,
-}
-
-/// What a call uses of a slab.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Draw {
-    pub(crate) call: CallId,
-    pub(crate) slab: SlabId,
-    pub(crate) credits: i64,
 }
 
 /// What is kept for whoever comes again with the key of a call.
@@ -59,29 +44,44 @@ pub(crate) struct Answer {
 
 /// One transaction's worth.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub(crate) struct Batch<'a> {
     /// Days before today on which calls of it began, each once and in order: their sums are no longer right.
     pub(crate) days: Vec<String>,
-    pub(crate) calls: Vec<SettledCall>,
-    pub(crate) draws: Vec<Draw>,
-    pub(crate) answers: Vec<Answer>,
+    pub(crate) calls: Vec<Cow<'a, SettledCall>>,
+    pub(crate) answers: Vec<&'a Answer>,
+    /// An earlier try may have done it.
+    pub(crate) again: bool,
+}
+
+impl Batch<'_> {
+    /// The calls as JSON, in one piece of memory.
+    fn calls(&self) -> Result<String> {
+        /// What a call takes, and some more.
+        const CALL: usize = 640;
+        let mut json = Vec::with_capacity(self.calls.len() * CALL);
+        serde_json::to_writer(&mut json, &self.calls).map_err(|error| Error::Internal(error.to_string()))?;
+        String::from_utf8(json).map_err(|error| Error::Internal(error.to_string()))
+    }
 }
 
 /// Settles a batch in the name of a meter; the calls that are now in the ledger and were not before. None are, where the
 /// meter is closed.
-pub(crate) async fn settle(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -> Result<Vec<CallId>> {
+pub(crate) async fn settle(
+    db: &Db,
+    meter: MeterId,
+    batch: &Batch<'_>,
+    now: Timestamp,
+) -> Result<Vec<CallId>> {
     match db.pools() {
         Pools::Sqlite { .. } => settle_sqlite(db, meter, batch, now).await,
         Pools::Postgres(_) => settle_postgres(db, meter, batch, now).await,
     }
 }
 
-/// One statement, so that a reply waits for one round trip. The meter's row is shared by all settlements in its name, and
-/// whoever closes it waits for them.
-async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -> Result<Vec<CallId>> {
-    let Pools::Postgres(pool) = db.pools() else { return Ok(Vec::new()) };
-    on_pool!(db, pool, |conn| {
-        sqlx::query_scalar(
+/// What PostgreSQL does with a batch; how calls that are there already are met is up to the caller.
+macro_rules! settle_postgres_sql {
+    ($already:literal) => {
+        concat!(
             "with meter as (
                  select id from meters where id = $1 and closed_at is null for share
              ), fresh as (
@@ -96,14 +96,13 @@ async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp)
                        started_at bigint, duration_us bigint, request_bytes bigint, result_bytes bigint,
                        period_id text, price_version_id text, credits bigint, included bigint,
                        promotional bigint, prepaid bigint, overage bigint, draws text, idempotency_key text)
-                 where exists (select 1 from meter)
-                 on conflict (id) do nothing
-                 returning id
+                 where exists (select 1 from meter) ",
+            $already,
+            " returning id, draws
              ), drawn as (
-                 select d.slab, cast(sum(d.credits) as bigint) as credits
-                 from json_to_recordset(cast($4 as json)) as d (call text, slab text, credits bigint)
-                      join fresh on fresh.id = d.call
-                 group by d.slab
+                 select draw ->> 0 as slab, cast(sum(cast(draw ->> 1 as bigint)) as bigint) as credits
+                 from fresh, json_array_elements(cast(fresh.draws as json)) as draw
+                 group by 1
              ), booked as (
                  update slabs set used = slabs.used + locked.credits
                  from (select s.id, drawn.credits from drawn join slabs s on s.id = drawn.slab
@@ -111,31 +110,46 @@ async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp)
                  where slabs.id = locked.id
              ), answered as (
                  update idempotency_keys as k set settled_at = $2, credits = a.credits, result = a.result
-                 from json_to_recordset(cast($5 as json)) as a
+                 from json_to_recordset(cast($4 as json)) as a
                       (tenant_id text, credential text, key_hash text, call text, credits bigint, result text)
                       join fresh on fresh.id = a.call
                  where k.tenant_id = a.tenant_id and k.credential = a.credential and k.key_hash = a.key_hash
                        and k.call_id = a.call
              ), stale as (
-                 insert into usage_stale (day) select json_array_elements_text(cast($6 as json))
+                 insert into usage_stale (day) select json_array_elements_text(cast($5 as json))
                  on conflict (day) do update set day = excluded.day
              )
              select id from fresh"
         )
-        .bind(meter)
-        .bind(now)
-        .bind(JsonText(&batch.calls))
-        .bind(JsonText(&batch.draws))
-        .bind(JsonText(&batch.answers))
-        .bind(JsonText(&batch.days))
-        .fetch_all(conn)
+    };
+}
+
+/// One statement, so that a reply waits for one round trip. The meter's row is shared by all settlements in its name, and
+/// whoever closes it waits for them.
+async fn settle_postgres(db: &Db, meter: MeterId, batch: &Batch<'_>, now: Timestamp) -> Result<Vec<CallId>> {
+    let Pools::Postgres(server) = db.pools() else { return Ok(Vec::new()) };
+    let settling = server.settling();
+    // Looking for a call before it is inserted costs as much as another index, and ids are new.
+    let sql = if batch.again {
+        settle_postgres_sql!("on conflict (id) do nothing")
+    } else {
+        settle_postgres_sql!("")
+    };
+    let calls = batch.calls()?;
+    on_pool!(db, settling, |conn| {
+        sqlx::query_scalar(sql)
+            .bind(meter)
+            .bind(now)
+            .bind(calls)
+            .bind(JsonText(&batch.answers))
+            .bind(JsonText(&batch.days))
+            .fetch_all(conn)
     })
 }
 
-async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -> Result<Vec<CallId>> {
-    let mut tx = db.begin().await?;
-    let fresh: Vec<CallId> = in_tx!(&mut tx, |conn| {
-        sqlx::query_scalar(
+/// One statement as well, where there is nothing but calls: a trigger, `calls_drawn`, books what they draw.
+async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch<'_>, now: Timestamp) -> Result<Vec<CallId>> {
+    const CALLS: &str =
         "insert into calls (id, tenant_id, credential, server, tool, outcome, started_at, duration_us, request_bytes,
                             result_bytes, correlation_id, period_id, price_version_id, meter_id, settled_at,
                             credits, included, promotional, prepaid, overage, draws, idempotency_key)
@@ -148,29 +162,19 @@ async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch, now: Timestamp) -
          from jsonb_each($3)
          where exists (select 1 from meters where id = $1 and closed_at is null)
          on conflict (id) do nothing
-         returning id"
-    )
-    .bind(meter)
-    .bind(now)
-    .bind(JsonText(&batch.calls))
-    .fetch_all(conn)
-    })?;
-    // Nearly always all of them.
-    let all = fresh.len() == batch.calls.len();
-    let draws: Vec<_> = batch.draws.iter().filter(|draw| all || fresh.contains(&draw.call)).collect();
-    if !draws.is_empty() {
-        in_tx!(&mut tx, |conn| done(
-            sqlx::query(
-                "update slabs set used = slabs.used + drawn.credits
-                 from (select value ->> 'slab' as slab, sum(value ->> 'credits') as credits
-                       from jsonb_each($1) group by 1) as drawn
-                 where slabs.id = drawn.slab"
-            )
-            .bind(JsonText(&draws))
-            .execute(conn)
-        ))?;
+         returning id";
+    let Pools::Sqlite { write, .. } = db.pools() else { return Ok(Vec::new()) };
+    let calls = batch.calls()?;
+    if batch.answers.is_empty() && batch.days.is_empty() {
+        return on_pool!(db, write, |conn| {
+            sqlx::query_scalar(CALLS).bind(meter).bind(now).bind(calls).fetch_all(conn)
+        });
     }
-    let answers: Vec<_> = batch.answers.iter().filter(|answer| all || fresh.contains(&answer.call)).collect();
+    let mut tx = db.begin().await?;
+    let fresh: Vec<CallId> = in_tx!(&mut tx, |conn| {
+        sqlx::query_scalar(CALLS).bind(meter).bind(now).bind(calls).fetch_all(conn)
+    })?;
+    let answers: Vec<_> = batch.answers.iter().filter(|answer| fresh.contains(&answer.call)).collect();
     if !answers.is_empty() {
         in_tx!(&mut tx, |conn| done(
             sqlx::query(

@@ -20,6 +20,12 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a look at the file may take.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// After so many pages of 4 KiB the WAL is put back into the file. A page that many commits change is written back once: with
+/// calls of many tenants nearly every page of an index is such a page.
+const CHECKPOINT: u32 = 8192;
+/// What the writer keeps of the file in memory, in KiB.
+const CACHE_KIB: u32 = 32 * 1024;
+
 /// Connections to the file, for one purpose.
 pub(super) struct Connections(SqlitePool);
 
@@ -55,7 +61,13 @@ pub(super) async fn open(path: &Path, config: &config::Database) -> Result<Pools
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(config.acquire_timeout.get());
-    let with_wal = options.clone().journal_mode(SqliteJournalMode::Wal);
+    let with_wal = options
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .pragma("wal_autocheckpoint", CHECKPOINT.to_string())
+        .pragma("cache_size", format!("-{CACHE_KIB}"))
+        // Otherwise every statement of a transaction that a trigger may undo makes a file, and deletes it.
+        .pragma("temp_store", "memory");
     let mut tries = 0;
     let write = loop {
         match writer.clone().connect_with(with_wal.clone()).await {

@@ -194,8 +194,9 @@ impl Maker {
                 self.open = None;
             }
         }
-        let sql = self.rows();
-        self.sql = sql + &calls + &self.corrections();
+        // The calls first: those of slabs that are there would be drawn again.
+        let rows = self.rows();
+        self.sql = calls + &rows + &self.corrections();
     }
 
     fn grant(

@@ -294,4 +294,16 @@ mod tests {
         assert_eq!(complete.to_modern("{}").matches("\"own\"").count(), 1);
         assert_eq!(Complete::new().to_legacy(), "{}");
     }
+
+    #[test]
+    fn what_is_priced_is_the_object_without_meta() {
+        let mut complete = Complete::new();
+        for name in ["content", "isError", "structuredContent"] {
+            assert_eq!(complete.size(), complete.to_legacy().len());
+            complete = complete.raw(name, RawValue::FALSE.to_owned());
+        }
+        let size = complete.size();
+        assert_eq!(size, complete.to_legacy().len());
+        assert_eq!(complete.own_meta("own", "[2]".to_owned()).size(), size);
+    }
 }

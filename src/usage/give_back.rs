@@ -23,22 +23,22 @@ pub(super) struct GiveBacks {
 impl GiveBacks {
     /// Takes a call's charge back as soon as that can be.
     pub fn add(&self, call: &SettledCall, parts: &[Part]) {
-        let Some(period) = call.period_id.filter(|_| !parts.is_empty()) else { return };
+        let Some(period) = call.made.period_id.filter(|_| !parts.is_empty()) else { return };
         let key = call.idempotency_key.as_ref().map(|hash| KeyName {
-            tenant: call.tenant_id,
-            credential: call.credential.clone(),
+            tenant: call.made.tenant_id,
+            credential: call.made.credential.clone(),
             hash: hash.clone(),
         });
         let draws = parts.iter().map(|part| (part.slab, part.credits)).collect();
         let back = GiveBack {
-            tenant: call.tenant_id,
+            tenant: call.made.tenant_id,
             period,
-            call: call.id,
-            started_at: call.started_at,
+            call: call.made.id,
+            started_at: call.made.started_at,
             key,
             draws,
         };
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
         if waiting.len() < MOST {
             waiting.push(back);
         } else {

@@ -45,7 +45,7 @@ impl Meter {
         let (now, tick) = (self.clock.now(), self.clock.monotonic_micros());
         let (returned, appetite) = {
             let mut state = purse.state();
-            state.retire(now, tick, false);
+            state.retire((now, tick), self.idle);
             let count = state.returned.len().min(CLOSE);
             (state.returned.drain(..count).collect::<Vec<_>>(), state.appetite(missing, tick))
         };

@@ -30,6 +30,8 @@ pub(super) struct Meter {
     pub metrics: Arc<Metrics>,
     /// When changes were last looked for, on the monotonic clock.
     pub heard: Heard,
+    /// For how long credits are held that nobody uses.
+    pub idle: Duration,
     open: Mutex<Option<MeterId>>,
     opening: tokio::sync::Mutex<()>,
     /// Others closed a meter of this process, and not everybody here knows yet.
@@ -39,7 +41,14 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub fn new(db: Db, clock: Clock, book: Arc<Book>, metrics: Arc<Metrics>, heard: Heard) -> Self {
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        book: Arc<Book>,
+        metrics: Arc<Metrics>,
+        heard: Heard,
+        idle: Duration,
+    ) -> Self {
         let well_since = AtomicI64::new(clock.monotonic_micros());
         Self {
             db,
@@ -47,6 +56,7 @@ impl Meter {
             book,
             metrics,
             heard,
+            idle,
             open: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             lost: AtomicBool::new(false),
@@ -213,10 +223,10 @@ impl Meter {
         Ok(events)
     }
 
-    /// Closes what is out of use in this purse; takes out of use what nobody needs, or all that nobody is using.
-    pub async fn give_back(&self, purse: &Purse, all: bool) -> Result<()> {
+    /// Closes what is out of use in this purse; takes out of use what nobody used for as long as `idle`.
+    pub async fn give_back(&self, purse: &Purse, idle: Duration) -> Result<()> {
         let (now, tick) = (self.clock.now(), self.clock.monotonic_micros());
-        purse.state().retire(now, tick, all);
+        purse.state().retire((now, tick), idle);
         loop {
             let some: Vec<_> = {
                 let mut state = purse.state();

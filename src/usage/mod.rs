@@ -142,7 +142,7 @@ impl Usage {
     #[must_use]
     pub fn new(foundation: Foundation) -> (Self, Work) {
         let Foundation { journal, db, clock, book, sealer, metrics, config, heard, recall } = foundation;
-        let meter = Arc::new(Meter::new(db, clock, book, metrics, heard));
+        let meter = Arc::new(Meter::new(db, clock, book, metrics, heard, config.idle.get()));
         let give_backs = Arc::new(GiveBacks::default());
         let (queue, settler) = settler::queue(meter.clone(), give_backs.clone());
         let keep = Duration::from_secs(u64::from(config.replay_hours) * 3600);

@@ -15,12 +15,10 @@ use crate::prices::{History, PriceVersion};
 
 /// A slab is given back after this time, so that what was used is booked and what was not can be used elsewhere.
 const LIFE: Duration = Duration::from_secs(30);
-/// ... and after this time without a call.
-const IDLE: Duration = Duration::from_secs(3);
 /// A first lease is for so many calls like the one that needs it, where there is much of a source.
 const AHEAD: u64 = 128;
 /// Slabs that follow one another faster than this are doubled, and halved if slower than eight times this.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(5);
 
 /// Which part of a charge a slab pays, in the order in which they burn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -260,15 +258,15 @@ impl State {
         self.appetite
     }
 
-    /// Takes back what nobody needs: slabs whose time is over or, where `all` is set, every one. What running calls have set
-    /// aside stays; the slab ends with them.
-    pub fn retire(&mut self, now: Timestamp, tick: i64, all: bool) {
+    /// Takes back what nobody needs: slabs whose time is over, and those that nobody used for as long as `idle`. What running
+    /// calls have set aside stays; the slab ends with them.
+    pub fn retire(&mut self, (now, tick): (Timestamp, i64), idle: Duration) {
         let past = |since: i64, span: Duration| {
             tick.saturating_sub(since) >= i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
         };
         let returned = &mut self.returned;
         self.slabs.retain_mut(|slab| {
-            let over = all || slab.until <= now || past(slab.leased, LIFE) || past(slab.touched, IDLE);
+            let over = slab.until <= now || past(slab.leased, LIFE) || past(slab.touched, idle);
             if slab.reserved.is_zero() && (over || slab.left.is_zero()) {
                 returned.push(Return::All(slab.id));
                 return false;

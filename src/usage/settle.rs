@@ -21,9 +21,6 @@ use crate::policy::Guarded;
 use crate::prices::Measured;
 use crate::telemetry::labels::Label;
 
-/// Longest kept name of a server or a tool, in bytes.
-const MAX_NAME: usize = 256;
-
 impl Usage {
     /// Ends a call. One that costs something, or that came with a key, is durable when this returns; where that cannot be made
     /// sure of, or it is cancelled before, it is not charged, and its answer must not leave.
@@ -127,30 +124,17 @@ pub(super) fn record(
         duration: end.duration,
         request_bytes: sizes.request as u64,
         result_bytes: sizes.result as u64,
-        correlation_id: end.start.id.to_string(),
         period,
         version,
     }
 }
 
 fn settled_call(record: &CallRecord, credits: Credits, parts: &[Part], key: Option<&Key>) -> SettledCall {
-    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let of =
         |source| parts.iter().filter(|part| part.source == source).map(|part| part.credits.micros()).sum();
     let draws: Vec<_> = parts.iter().map(|part| (part.slab, part.credits.micros())).collect();
     SettledCall {
-        id: record.id,
-        tenant_id: record.principal.tenant,
-        credential: crate::credentials::label(&record.principal.credential),
-        server: crate::db::storable(&record.server, MAX_NAME),
-        tool: crate::db::storable(&record.tool, MAX_NAME),
-        outcome: record.outcome,
-        started_at: record.started_at.as_micros(),
-        duration_us: i64::try_from(record.duration.as_micros()).unwrap_or(i64::MAX),
-        request_bytes: whole(record.request_bytes),
-        result_bytes: whole(record.result_bytes),
-        period_id: record.period,
-        price_version_id: record.version,
+        made: record.row(),
         credits: credits.micros(),
         included: of(Source::Included),
         promotional: of(Source::Promotional),

@@ -5,6 +5,7 @@
 //! it. A call nobody waits for any more, because its time was up, is not charged; where it turns out that it was, because the
 //! database had it after all, the charge is taken back.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,8 @@ use super::reservation::Used;
 use crate::breaker;
 use crate::clock::Timestamp;
 use crate::credits::Credits;
-use crate::db::settlements::{self, Answer, Batch, Draw, SettledCall};
+use crate::db::calls::NewCall;
+use crate::db::settlements::{self, Answer, Batch, SettledCall};
 use crate::error::Error;
 use crate::id::{CallId, MeterId};
 use crate::ledger::days;
@@ -66,8 +68,8 @@ impl Entry {
         self.done.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    fn parts(&self) -> &[Part] {
-        self.used.as_ref().map_or(&[], |used| &used.parts)
+    fn id(&self) -> CallId {
+        self.call.made.id
     }
 
     /// It is not in the ledger, or nothing was charged.
@@ -186,8 +188,9 @@ impl Attempt<'_> {
                 return self.end_all(|_| Err(Unsettled::Away));
             }
             let gone: Vec<_> =
-                self.entries.iter().filter(|entry| entry.gone()).map(|entry| entry.call.id).collect();
-            let batch = batch(&self.entries, &gone, days::day_of(meter.clock.now()));
+                self.entries.iter().filter(|entry| entry.gone()).map(|entry| entry.id()).collect();
+            let today = days::day_of(meter.clock.now());
+            let batch = batch(&self.entries, &gone, today, self.in_doubt);
             match settlements::settle(&meter.db, self.meter, &batch, meter.clock.now()).await {
                 Ok(fresh) => return self.settled(&fresh, &gone).await,
                 Err(Error::Away(_)) => {}
@@ -211,7 +214,7 @@ impl Attempt<'_> {
     async fn settled(mut self, fresh: &[CallId], gone: &[CallId]) {
         if fresh.len() == self.entries.len() {
             return self
-                .end_all(|entry| if gone.contains(&entry.call.id) { Err(Unsettled::Away) } else { Ok(()) });
+                .end_all(|entry| if gone.contains(&entry.id()) { Err(Unsettled::Away) } else { Ok(()) });
         }
         let meter = &self.settler.meter;
         let there = if self.in_doubt { self.there().await } else { Vec::new() };
@@ -223,7 +226,7 @@ impl Attempt<'_> {
             );
         }
         for entry in std::mem::take(&mut self.entries) {
-            let id = entry.call.id;
+            let id = entry.id();
             let earlier = there.iter().find(|(call, _)| *call == id).filter(|_| !fresh.contains(&id));
             match earlier {
                 Some((_, charged)) if charged.micros() == entry.call.credits => self.released(entry),
@@ -238,7 +241,7 @@ impl Attempt<'_> {
 
     /// Which calls of the batch are in the ledger, at which charge. Asked until there is an answer.
     async fn there(&self) -> Vec<(CallId, Credits)> {
-        let ids: Vec<_> = self.entries.iter().map(|entry| entry.call.id).collect();
+        let ids: Vec<_> = self.entries.iter().map(|entry| entry.id()).collect();
         let mut pauses = breaker::pauses(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             match settlements::there(&self.settler.meter.db, &ids).await {
@@ -260,7 +263,7 @@ impl Attempt<'_> {
         let entries = std::mem::take(&mut self.entries);
         if entries.len() == 1 {
             for entry in entries {
-                tracing::error!(%error, call = %entry.call.id, "the ledger refuses a call; it is not charged, and its result is held back");
+                tracing::error!(%error, call = %entry.id(), "the ledger refuses a call; it is not charged, and its result is held back");
                 entry.failed(Unsettled::Refused);
             }
             return;
@@ -312,25 +315,20 @@ async fn nobody_waits(entries: &[Entry]) {
 }
 
 /// The batch as it is written. Calls that nobody waits for are recorded and not charged.
-fn batch(entries: &[Entry], gone: &[CallId], today: Date) -> Batch {
-    let mut batch = Batch::default();
+fn batch<'a>(entries: &'a [Entry], gone: &[CallId], today: Date, again: bool) -> Batch<'a> {
+    let mut batch = Batch { again, ..Batch::default() };
     let mut days = BTreeSet::new();
     for entry in entries {
-        let day = days::day_of(Timestamp::from_micros(entry.call.started_at));
+        let day = days::day_of(Timestamp::from_micros(entry.call.made.started_at));
         if day < today {
             days.insert(day);
         }
-        if gone.contains(&entry.call.id) {
-            batch.calls.push(not_released(&entry.call));
+        if gone.contains(&entry.id()) {
+            batch.calls.push(Cow::Owned(not_released(&entry.call)));
             continue;
         }
-        batch.calls.push(entry.call.clone());
-        batch.draws.extend(entry.parts().iter().map(|part| Draw {
-            call: entry.call.id,
-            slab: part.slab,
-            credits: part.credits.micros(),
-        }));
-        batch.answers.extend(entry.answer.as_ref().map(|(_, answer)| answer.clone()));
+        batch.calls.push(Cow::Borrowed(&entry.call));
+        batch.answers.extend(entry.answer.as_ref().map(|(_, answer)| answer));
     }
     batch.days = days.iter().map(ToString::to_string).collect();
     batch
@@ -338,7 +336,7 @@ fn batch(entries: &[Entry], gone: &[CallId], today: Date) -> Batch {
 
 fn not_released(call: &SettledCall) -> SettledCall {
     SettledCall {
-        outcome: Outcome::NotReleased.text(),
+        made: NewCall { outcome: Outcome::NotReleased.text(), ..call.made.clone() },
         credits: 0,
         included: 0,
         promotional: 0,
@@ -347,7 +345,6 @@ fn not_released(call: &SettledCall) -> SettledCall {
         draws: None,
         // It may be made again with its key.
         idempotency_key: None,
-        ..call.clone()
     }
 }
 

@@ -90,10 +90,10 @@ impl Usage {
             let asked = std::mem::take(&mut *inner.asked_back());
             for tenant in asked {
                 if let Some(wanted) = inner.purses.peek(&tenant) {
-                    failed(inner.meter.give_back(&wanted, true).await);
+                    failed(inner.meter.give_back(&wanted, Duration::ZERO).await);
                 }
             }
-            failed(inner.meter.give_back(&purse, false).await);
+            failed(inner.meter.give_back(&purse, inner.meter.idle).await);
             drop(purse);
             // Nobody else has it: what is put into one that is no longer here would never be given back.
             inner.purses.remove_if(&tenant, |purse| Arc::strong_count(purse) <= 2 && purse.is_empty(since));
@@ -106,7 +106,7 @@ impl Usage {
         let _ = inner.keys.release().await;
         let _ = inner.give_backs.settle(&inner.meter).await;
         for (_, purse) in inner.purses.iter() {
-            if let Err(error) = inner.meter.give_back(&purse, true).await {
+            if let Err(error) = inner.meter.give_back(&purse, Duration::ZERO).await {
                 tracing::warn!(%error, "what is held cannot be given back; others will do it");
                 return;
             }

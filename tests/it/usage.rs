@@ -43,9 +43,7 @@ async fn charged(gateway: &Gateway, key: &Key, calls: i64) {
          insert into periods (id, tenant_id, plan, price_version_id, starts_at, ends_at, hard_cap)
          values ('{period}', '{tenant}', 'gold', '{version}', {begin}, {end}, 20000000);
          insert into grants (id, tenant_id, kind, source, granted, used, leased, granted_at, expires_at)
-         values ('{grant}', '{tenant}', 'included', 'period:{period}', 10000000, 6000000, 4000000, {begin}, {end});
-         insert into slabs values ('{first}', '{tenant}', '{period}', '{grant}', '{meter}', 7000000, 6000000, {begin}, {now});
-         insert into slabs values ('{second}', '{tenant}', '{period}', '{grant}', '{meter}', 4000000, {open}, {begin}, null);"
+         values ('{grant}', '{tenant}', 'included', 'period:{period}', 10000000, 6000000, 4000000, {begin}, {end});"
     );
     for place in 0..calls {
         let slab = if place < 4 { first } else { second };
@@ -57,6 +55,11 @@ async fn charged(gateway: &Gateway, key: &Key, calls: i64) {
             now - DAY + place,
         );
     }
+    // After the calls: those of slabs that are there would be drawn again.
+    sql += &format!(
+        "insert into slabs values ('{first}', '{tenant}', '{period}', '{grant}', '{meter}', 7000000, 6000000, {begin}, {now});
+         insert into slabs values ('{second}', '{tenant}', '{period}', '{grant}', '{meter}', 4000000, {open}, {begin}, null);"
+    );
     execute(gateway, sql).await;
 }
 

@@ -321,6 +321,11 @@ macro_rules! strays {
     }};
 }
 
+/// Calls of tenants that are not there.
+pub(crate) async fn stray_calls(tx: &mut Tx, tenant: &str) -> Result<Strays> {
+    strays!(tx, tenant, "calls", "left join tenants t on t.id = r.tenant_id", "t.id is null")
+}
+
 /// Slabs of periods or grants of another tenant.
 pub(crate) async fn stray_slabs(tx: &mut Tx, tenant: &str) -> Result<Strays> {
     strays!(

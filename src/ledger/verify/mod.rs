@@ -117,6 +117,7 @@ async fn one_tenant(
 async fn strays(tx: &mut Tx, tenant: Option<TenantId>, report: &mut Report) -> Result<()> {
     let tenant = tenant.map(|tenant| tenant.to_string()).unwrap_or_default();
     let found = [
+        checks::stray_calls(tx, &tenant).await?,
         checks::stray_slabs(tx, &tenant).await?,
         checks::stray_corrections(tx, &tenant).await?,
         checks::stray_events(tx, &tenant).await?,

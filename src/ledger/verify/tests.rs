@@ -237,6 +237,13 @@ fn other_harms(ledger: &Ledger) -> Vec<Harm> {
             "2026-11-19".to_owned(),
         ),
         set(Check::Tenants, "slabs", &slab, "tenant_id", (&foreign, &own)),
+        set(
+            Check::Tenants,
+            "calls",
+            &call.to_string(),
+            "tenant_id",
+            ("'tn_00000000000000000000000000'", &own),
+        ),
         Harm(
             Check::Tenants,
             format!(

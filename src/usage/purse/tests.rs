@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+const IDLE: Duration = Duration::from_secs(3);
 
 fn credits(micros: i64) -> Credits {
     Credits::from_micros(micros)
@@ -55,14 +56,14 @@ fn a_slab_is_given_back_when_it_is_over_and_nobody_uses_it() {
     let tick = |seconds: i64| seconds * 1_000_000;
     purse.state().add([slab(period, meter, Source::Prepaid, 10)]);
     let hold = purse.reserve(credits(3), period, (NOW, tick(2)), Some(meter)).expect("enough");
-    purse.state().retire(NOW, tick(4), false);
+    purse.state().retire((NOW, tick(4)), IDLE);
     assert!(purse.state().returned.is_empty(), "in use a moment ago");
-    purse.state().retire(NOW, tick(5), false);
+    purse.state().retire((NOW, tick(5)), IDLE);
     let part = hold.parts[0].slab;
     assert_eq!(purse.state().returned, [Return::AllBut(part, credits(3))], "a call is running");
     assert!(purse.reserve(credits(1), period, (NOW, tick(5)), Some(meter)).is_err());
     drop(hold);
-    purse.state().retire(NOW, tick(9), false);
+    purse.state().retire((NOW, tick(9)), IDLE);
     assert_eq!(purse.state().returned[1..], [Return::All(part)]);
     assert!(!purse.is_empty(i64::MAX), "it is still to be closed");
     purse.state().returned.clear();
@@ -140,7 +141,7 @@ proptest! {
                         *spent.entry(part.slab).or_default() += used.micros();
                     }
                 }
-                Step::Retire(all) => purse.state().retire(NOW, 0, all),
+                Step::Retire(all) => purse.state().retire((NOW, 0), if all { Duration::ZERO } else { IDLE }),
                 _ => {}
             }
             let state = purse.state();

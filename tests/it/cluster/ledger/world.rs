@@ -25,9 +25,10 @@ pub const LEAD: Duration = Duration::from_millis(1000);
 /// How long what is away stays away.
 const OUTAGE: Duration = Duration::from_millis(500);
 /// What every process is told.
-const SETTINGS: [(&str, &str); 14] = [
+const SETTINGS: [(&str, &str); 15] = [
     ("metering.lead_ms", "1000"),
     ("metering.lease_ms", "2000"),
+    ("metering.idle_ms", "1000"),
     ("metering.settle_timeout_ms", "3000"),
     ("auth.invalidation_poll_ms", "50"),
     ("mcp.tool_timeout_ms", "1000"),
