@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, Failure, Store, explain, print_json};
+use super::{ConfigArgs, Failure, Store, explain, print_json, tenant_of};
 use crate::accounts::{self, Overview, Period};
 use crate::audit::Actor;
 use crate::credits::Credits;
@@ -20,9 +20,9 @@ pub struct AccountArgs {
 enum AccountCommand {
     /// Show a tenant's plan, period, caps, what is left and owed, and its events
     Show {
-        /// The tenant's id, tn_...
+        /// The tenant's id, tn_..., or its name
         #[arg(long)]
-        tenant: TenantId,
+        tenant: String,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -31,9 +31,9 @@ enum AccountCommand {
         /// Credits, such as 100, or none
         #[arg(value_parser = parse_cap)]
         credits: Cap,
-        /// The tenant's id, tn_...
+        /// The tenant's id, tn_..., or its name
         #[arg(long)]
-        tenant: TenantId,
+        tenant: String,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -52,10 +52,14 @@ fn parse_cap(text: &str) -> Result<Cap, String> {
 
 pub(super) async fn run(args: AccountArgs) -> Result<(), Failure> {
     match args.command {
-        AccountCommand::Show { tenant, config } => show(&config.database().await?, tenant).await,
+        AccountCommand::Show { tenant, config } => {
+            let store = config.database().await?;
+            show(&store, tenant_of(&store.db, &tenant).await?).await
+        }
         AccountCommand::Cap { credits: Cap(cap), tenant, config } => {
             let store = config.database().await?;
             let Store { db, clock, .. } = &store;
+            let tenant = tenant_of(db, &tenant).await?;
             accounts::set_spend_cap(db, clock, Actor::Cli, tenant, cap).await.map_err(explain)?;
             show(&store, tenant).await
         }

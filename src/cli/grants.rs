@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{ConfigArgs, Failure, Store, explain, print_json, print_table};
+use super::{ConfigArgs, Failure, Store, explain, print_json, print_table, tenant_of};
 use crate::accounts::grants::{self, Grant, GrantKind, NewGrant};
 use crate::audit::Actor;
 use crate::clock::Timestamp;
@@ -24,9 +24,9 @@ enum GrantCommand {
     Add(AddArgs),
     /// List what a tenant was given, oldest first
     List {
-        /// The tenant's id, tn_...
+        /// The tenant's id, tn_..., or its name
         #[arg(long)]
-        tenant: TenantId,
+        tenant: String,
         /// One JSON object per line instead of a table
         #[arg(long)]
         json: bool,
@@ -37,9 +37,9 @@ enum GrantCommand {
     Void {
         /// The grant's id, grt_...
         id: GrantId,
-        /// The tenant's id, tn_...
+        /// The tenant's id, tn_..., or its name
         #[arg(long)]
-        tenant: TenantId,
+        tenant: String,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -47,9 +47,9 @@ enum GrantCommand {
 
 #[derive(Debug, Args)]
 struct AddArgs {
-    /// The tenant's id, tn_...
+    /// The tenant's id, tn_..., or its name
     #[arg(long)]
-    tenant: TenantId,
+    tenant: String,
     /// promotional (used first) or prepaid
     #[arg(long)]
     kind: GrantKind,
@@ -93,11 +93,17 @@ pub(super) async fn run(args: GrantArgs) -> Result<(), Failure> {
             let AddArgs { tenant, kind, credits, source, note, expires, config } = args;
             let new = NewGrant { kind, credits, source, note, expires_at: expires.map(Timestamp::from) };
             let Store { db, clock, .. } = config.database().await?;
+            let tenant = tenant_of(&db, &tenant).await?;
             print_json(&body(&grants::add(&db, &clock, Actor::Cli, tenant, new).await.map_err(explain)?))
         }
-        GrantCommand::List { tenant, json, config } => list(&config.database().await?, tenant, json).await,
+        GrantCommand::List { tenant, json, config } => {
+            let store = config.database().await?;
+            let tenant = tenant_of(&store.db, &tenant).await?;
+            list(&store, tenant, json).await
+        }
         GrantCommand::Void { id, tenant, config } => {
             let Store { db, clock, .. } = config.database().await?;
+            let tenant = tenant_of(&db, &tenant).await?;
             print_json(&body(&grants::void(&db, &clock, Actor::Cli, tenant, id).await.map_err(explain)?))
         }
     }

@@ -142,10 +142,12 @@ fn the_commands_do_the_same() {
     let grant = done(dir, &add);
     assert_eq!(done(dir, &add), grant);
     assert_eq!(done(dir, &["grant", "list", "--tenant", tenant, "--json"]), grant);
+    assert_eq!(done(dir, &["grant", "list", "--tenant", "acme", "--json"]), grant);
     let table = weir(dir, &["grant", "list", "--tenant", tenant]).stdout;
     assert!(String::from_utf8_lossy(&table).contains("i-1"));
     let shown = done(dir, &["account", "show", "--tenant", tenant]);
     assert_eq!((&shown["left"]["prepaid"], &shown["period"]), (&json!("500"), &Value::Null));
+    assert_eq!(done(dir, &["account", "show", "--tenant", "acme"]), shown);
     assert_eq!(done(dir, &["account", "cap", "0.5", "--tenant", tenant])["spend_cap"], "0.5");
     assert_eq!(done(dir, &["account", "cap", "none", "--tenant", tenant])["spend_cap"], Value::Null);
     let id = grant["id"].as_str().expect("an id");
@@ -153,6 +155,7 @@ fn the_commands_do_the_same() {
     for (args, part) in [
         (["account", "cap", "-", "--tenant", tenant], "expected credits"),
         (["grant", "void", "grt_00000000000000000000000000", "--tenant", tenant], "grant not found"),
+        (["account", "cap", "1", "--tenant", "acne"], "there is no tenant \"acne\""),
     ] {
         let output = weir(dir, &args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
