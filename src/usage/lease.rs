@@ -1,8 +1,10 @@
 //! Leasing: credits of a tenant's sources that this process sets aside for calls to come, in one transaction that holds the
 //! account.
 
+use std::sync::Arc;
+
 use super::meter::{CLOSE, Meter};
-use super::purse::{Purse, Return, Slab, Source};
+use super::purse::{Hold, Purse, Return, Slab, Source};
 use crate::accounts::{self, Period};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
@@ -17,8 +19,8 @@ const PART: u64 = 8;
 /// What a lease brought.
 #[derive(Debug)]
 pub(super) enum Leased {
-    /// Enough for what was missing.
-    Enough,
+    /// What the call needs is set aside; nothing, where what was leased has ended already.
+    Enough(Option<Hold>),
     /// The sources have so much and no more; others hold so much that may come back.
     Short { left: Credits, held: Credits },
     /// The period is over: look again.
@@ -39,8 +41,14 @@ struct Leasing<'a> {
 }
 
 impl Meter {
-    /// Leases what is missing, and more ahead of use where there is much; closes slabs that are out of use in the same go.
-    pub async fn lease(&self, purse: &Purse, period: &Period, missing: Credits) -> Result<Leased> {
+    /// Leases what is missing for a call of this price, and more ahead of use where there is much, and sets aside what the call
+    /// needs before anybody else can take it; closes slabs that are out of use in the same go.
+    pub async fn lease(
+        &self,
+        purse: &Arc<Purse>,
+        period: &Period,
+        (price, missing): (Credits, Credits),
+    ) -> Result<Leased> {
         let meter = self.opened().await?;
         let (now, tick) = (self.clock.now(), self.clock.monotonic_micros());
         let (returned, appetite) = {
@@ -54,10 +62,14 @@ impl Meter {
         let leased = leasing.run(&returned).await;
         let mut state = purse.state();
         match leased {
-            Ok((leased, elsewhere)) => {
+            Ok((mut leased, elsewhere)) => {
                 state.elsewhere = elsewhere;
                 if self.id() == Some(meter) {
                     state.add(leasing.slabs.into_iter().map(|slab| taken(slab, tick)));
+                }
+                if let Leased::Enough(hold) = &mut leased {
+                    let parts = state.set_aside(price, period.id, (self.clock.now(), tick), Some(meter));
+                    *hold = parts.ok().map(|parts| Hold { purse: purse.clone(), parts });
                 }
                 Ok(leased)
             }
@@ -103,7 +115,7 @@ impl Leasing<'_> {
         tx.commit().await?;
         accounts::events::announce(&meter.metrics, &events);
         meter.metrics.metering.leases.inc();
-        Ok((Leased::Enough, free.map(|free| free - all)))
+        Ok((Leased::Enough(None), free.map(|free| free - all)))
     }
 
     /// A slab of this grant, or one to be owed; which part of charges it pays, and until when calls may begin on it.

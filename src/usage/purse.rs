@@ -150,32 +150,7 @@ impl Purse {
         (now, tick): (Timestamp, i64),
         meter: Option<MeterId>,
     ) -> Result<Hold, Credits> {
-        let mut state = self.state();
-        let usable = |slab: &&mut Slab| {
-            let ours = slab.period == period && Some(slab.meter) == meter;
-            ours && slab.until > now && slab.left.is_positive()
-        };
-        let mut missing = amount;
-        let mut parts = Vec::with_capacity(1);
-        for slab in state.slabs.iter_mut().filter(usable) {
-            let credits = missing.min(slab.left);
-            parts.push(Part { slab: slab.id, meter: slab.meter, source: slab.source, credits });
-            missing -= credits;
-            if missing.is_zero() {
-                break;
-            }
-        }
-        if missing.is_positive() {
-            return Err(missing);
-        }
-        for part in &parts {
-            state.change(part.slab, |slab| {
-                slab.left -= part.credits;
-                slab.reserved += part.credits;
-                slab.touched = tick;
-            });
-        }
-        drop(state);
+        let parts = self.state().set_aside(amount, period, (now, tick), meter)?;
         Ok(Hold { purse: self.clone(), parts })
     }
 
@@ -211,6 +186,44 @@ impl State {
         if let Some(slab) = self.slabs.iter_mut().find(|slab| slab.id == id) {
             change(slab);
         }
+    }
+
+    /// Sets credits aside for a call of this period, from slabs of this meter.
+    ///
+    /// # Errors
+    /// How much is missing; then nothing is set aside.
+    pub fn set_aside(
+        &mut self,
+        amount: Credits,
+        period: PeriodId,
+        (now, tick): (Timestamp, i64),
+        meter: Option<MeterId>,
+    ) -> Result<Vec<Part>, Credits> {
+        let usable = |slab: &&mut Slab| {
+            let ours = slab.period == period && Some(slab.meter) == meter;
+            ours && slab.until > now && slab.left.is_positive()
+        };
+        let mut missing = amount;
+        let mut parts = Vec::with_capacity(1);
+        for slab in self.slabs.iter_mut().filter(usable) {
+            let credits = missing.min(slab.left);
+            parts.push(Part { slab: slab.id, meter: slab.meter, source: slab.source, credits });
+            missing -= credits;
+            if missing.is_zero() {
+                break;
+            }
+        }
+        if missing.is_positive() {
+            return Err(missing);
+        }
+        for part in &parts {
+            self.change(part.slab, |slab| {
+                slab.left -= part.credits;
+                slab.reserved += part.credits;
+                slab.touched = tick;
+            });
+        }
+        Ok(parts)
     }
 
     /// By which terms a call goes that begins now: `None` where that is not known. `heard` is when changes were last looked

@@ -120,9 +120,9 @@ impl Inner {
             return Ok(Some(hold));
         }
         match self.lease(purse, most, period).await.map_err(Refusal::Unavailable)? {
-            (Some(hold), _) => Ok(Some(hold)),
-            (None, Leased::Enough | Leased::PeriodOver) => Ok(None),
-            (None, Leased::Short { left, held }) => {
+            Leased::Enough(hold) => Ok(hold),
+            Leased::PeriodOver => Ok(None),
+            Leased::Short { left, held } => {
                 let others_may_have_it = held.is_positive() && left + held >= most && *recalls < RECALLS;
                 if others_may_have_it && self.call_back(purse.tenant, recalls).await {
                     return Ok(None);
@@ -157,31 +157,23 @@ impl Inner {
         Box::pin(self.meter.learn(purse, plan, since)).await
     }
 
-    /// Leases what a call of this price needs, unless somebody else just did, and sets it aside before anybody else can take it.
-    async fn lease(
-        &self,
-        purse: &Arc<Purse>,
-        price: Credits,
-        period: PeriodId,
-    ) -> Result<(Option<Hold>, Leased)> {
+    /// Leases what a call of this price needs, unless somebody else just did.
+    async fn lease(&self, purse: &Arc<Purse>, price: Credits, period: PeriodId) -> Result<Leased> {
         let _turn = self.turn(purse).await?;
         let known = purse.state().known.as_ref().and_then(|known| known.period.clone());
         let Some(known) = known.filter(|known| known.id == period) else {
-            return Ok((None, Leased::PeriodOver));
+            return Ok(Leased::PeriodOver);
         };
-        let clock = &self.meter.clock;
-        let reserve =
-            || purse.reserve(price, period, (clock.now(), clock.monotonic_micros()), self.meter.id());
-        let missing = match reserve() {
-            Ok(hold) => return Ok((Some(hold), Leased::Enough)),
+        let at = (self.meter.clock.now(), self.meter.clock.monotonic_micros());
+        let missing = match purse.reserve(price, period, at, self.meter.id()) {
+            Ok(hold) => return Ok(Leased::Enough(Some(hold))),
             Err(missing) => missing,
         };
-        let leased = Box::pin(self.meter.lease(purse, &known, missing)).await?;
+        let leased = Box::pin(self.meter.lease(purse, &known, (price, missing))).await?;
         if matches!(leased, Leased::PeriodOver) {
             purse.state().forget();
         }
-        let hold = matches!(leased, Leased::Enough).then(reserve).and_then(Result::ok);
-        Ok((hold, leased))
+        Ok(leased)
     }
 
     /// Asks others to give back what they hold, and waits a moment. `false`: there are no others.
