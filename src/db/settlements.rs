@@ -198,16 +198,16 @@ async fn settle_sqlite(db: &Db, meter: MeterId, batch: &Batch<'_>, now: Timestam
     Ok(fresh)
 }
 
-/// Which of these calls are in the ledger, and what they were charged.
-pub(crate) async fn there(db: &Db, calls: &[CallId]) -> Result<Vec<(CallId, Credits)>> {
+/// Which of these calls are in the ledger, and how they ended.
+pub(crate) async fn there(db: &Db, calls: &[CallId]) -> Result<Vec<(CallId, String)>> {
     match db.pools() {
         Pools::Sqlite { read, .. } => on_pool!(db, read, |conn| {
-            sqlx::query_as("select id, credits from calls where id in (select value from json_each($1))")
+            sqlx::query_as("select id, outcome from calls where id in (select value from json_each($1))")
                 .bind(JsonText(calls))
                 .fetch_all(conn)
         }),
         Pools::Postgres(pool) => on_pool!(db, pool, |conn| {
-            sqlx::query_as("select id, credits from calls where id in (select json_array_elements_text(cast($1 as json)))")
+            sqlx::query_as("select id, outcome from calls where id in (select json_array_elements_text(cast($1 as json)))")
                 .bind(JsonText(calls))
                 .fetch_all(conn)
         }),

@@ -6,7 +6,7 @@
 //! database had it after all, the charge is taken back.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ use super::purse::Part;
 use super::reservation::Used;
 use crate::breaker;
 use crate::clock::Timestamp;
-use crate::credits::Credits;
 use crate::db::calls::NewCall;
 use crate::db::settlements::{self, Answer, Batch, SettledCall};
 use crate::error::Error;
@@ -211,41 +210,28 @@ impl Attempt<'_> {
 
     /// The database answered. What it had before, it has from an earlier try of this batch; where it has nothing, the meter may
     /// be closed.
-    async fn settled(mut self, fresh: &[CallId], gone: &[CallId]) {
-        if fresh.len() == self.entries.len() {
-            return self
-                .end_all(|entry| if gone.contains(&entry.id()) { Err(Unsettled::Away) } else { Ok(()) });
-        }
-        let meter = &self.settler.meter;
-        let there = if self.in_doubt { self.there().await } else { Vec::new() };
-        let alive = meter.beat().await.unwrap_or(true);
-        if !alive {
+    async fn settled(self, fresh: &[CallId], gone: &[CallId]) {
+        let all = fresh.len() == self.entries.len();
+        let earlier = if self.in_doubt && !all { self.there().await } else { HashMap::new() };
+        if !all && !self.settler.meter.beat().await.unwrap_or(true) {
             tracing::warn!(
                 calls = self.entries.len(),
                 "calls were not settled: this process was taken for dead"
             );
         }
-        for entry in std::mem::take(&mut self.entries) {
+        self.end_all(|entry| {
             let id = entry.id();
-            let earlier = there.iter().find(|(call, _)| *call == id).filter(|_| !fresh.contains(&id));
-            match earlier {
-                Some((_, charged)) if charged.micros() == entry.call.credits => self.released(entry),
-                // An earlier try, too, when nobody waited any more.
-                Some(_) => entry.failed(Unsettled::Away),
-                None if !fresh.contains(&id) => entry.failed(Unsettled::Over),
-                None if gone.contains(&id) => entry.failed(Unsettled::Away),
-                None => self.released(entry),
-            }
-        }
+            fate(all || fresh.contains(&id), gone.contains(&id), earlier.get(&id).map(String::as_str))
+        });
     }
 
-    /// Which calls of the batch are in the ledger, at which charge. Asked until there is an answer.
-    async fn there(&self) -> Vec<(CallId, Credits)> {
+    /// Which calls of the batch are in the ledger, and how they ended. Asked until there is an answer.
+    async fn there(&self) -> HashMap<CallId, String> {
         let ids: Vec<_> = self.entries.iter().map(|entry| entry.id()).collect();
         let mut pauses = breaker::pauses(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             match settlements::there(&self.settler.meter.db, &ids).await {
-                Ok(there) => return there,
+                Ok(there) => return there.into_iter().collect(),
                 Err(_) => {
                     tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
                     self.settler.meter.db.breaker().restored().await;
@@ -293,6 +279,18 @@ impl Attempt<'_> {
         if let Some((call, parts)) = entry.released() {
             self.settler.give_backs.add(&call, &parts);
         }
+    }
+}
+
+/// What became of a call that this try wrote (`fresh`), as one that nobody waited for any more (`gone`) or else as released; or that
+/// an `earlier` try wrote, with this outcome.
+fn fate(fresh: bool, gone: bool, earlier: Option<&str>) -> Result<(), Unsettled> {
+    match (fresh, earlier) {
+        (true, _) if gone => Err(Unsettled::Away),
+        (true, _) => Ok(()),
+        (false, Some(outcome)) if outcome == Outcome::NotReleased.text() => Err(Unsettled::Away),
+        (false, Some(_)) => Ok(()),
+        (false, None) => Err(Unsettled::Over),
     }
 }
 
@@ -351,4 +349,27 @@ fn not_released(call: &SettledCall) -> SettledCall {
 #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
 fn count(number: usize) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_released_where_the_ledger_says_so_and_nowhere_else() {
+        let withheld = Some("not_released");
+        for (fresh, gone, earlier, expected) in [
+            (true, false, None, Ok(())),
+            (true, true, None, Err(Unsettled::Away)),
+            (false, false, Some("ok"), Ok(())),
+            // Written as released before anybody went: the charge is taken back by whoever finds nobody there.
+            (false, true, Some("ok"), Ok(())),
+            // Whatever it cost, also nothing: its answer was not kept, and its key is free.
+            (false, true, withheld, Err(Unsettled::Away)),
+            (false, false, None, Err(Unsettled::Over)),
+            (false, true, None, Err(Unsettled::Over)),
+        ] {
+            assert_eq!(fate(fresh, gone, earlier), expected, "{fresh} {gone} {earlier:?}");
+        }
+    }
 }
