@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// After so many pages of 4 KiB the WAL is put back into the file. A page that many commits change is written back once: with
 /// calls of many tenants nearly every page of an index is such a page.
 const CHECKPOINT: u32 = 8192;
+/// A long read lets the WAL grow; afterwards it is cut down to this, in bytes.
+const WAL_MOST: u64 = 64 << 20;
 /// What the writer keeps of the file in memory, in KiB.
 const CACHE_KIB: u32 = 32 * 1024;
 
@@ -65,6 +67,7 @@ pub(super) async fn open(path: &Path, config: &config::Database) -> Result<Pools
         .clone()
         .journal_mode(SqliteJournalMode::Wal)
         .pragma("wal_autocheckpoint", CHECKPOINT.to_string())
+        .pragma("journal_size_limit", WAL_MOST.to_string())
         .pragma("cache_size", format!("-{CACHE_KIB}"))
         // Otherwise every statement of a transaction that a trigger may undo makes a file, and deletes it.
         .pragma("temp_store", "memory");
