@@ -269,6 +269,8 @@ impl Drop for Key {
             releases.push((self.name.clone(), self.call));
         } else {
             tracing::error!(call = %self.call, "a key stays taken until its time is over: too many wait to be given free");
+            drop(releases);
+            self.keys.ended(&self.name);
         }
     }
 }
