@@ -9,6 +9,7 @@ use crate::accounts::cycle;
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::db::Tx;
+use crate::db::grants::source_of;
 use crate::db::ledger::checks::{self, AccountRow, CorrectionFacts, GrantFacts, PeriodFacts};
 use crate::error::Result;
 use crate::id::{PeriodId, SlabId};
@@ -82,7 +83,7 @@ pub(super) async fn grants(
     report: &mut Report,
 ) -> Result<()> {
     let by_source: HashMap<String, &PeriodFacts> =
-        periods.iter().map(|period| (format!("period:{}", period.id), period)).collect();
+        periods.iter().map(|period| (source_of(period.id), period)).collect();
     let (mut after, mut given) = (String::new(), HashMap::<PeriodId, (GrantFacts, u32)>::new());
     loop {
         let page = checks::grants(tx, scope.tenant, &after).await?;
