@@ -1,0 +1,3 @@
+//! Billing: the ledger becomes invoices.
+
+pub mod export;
