@@ -20,6 +20,9 @@ const CLAIM: Duration = Duration::from_secs(300);
 const SINCE: Duration = Duration::from_secs(62 * 24 * 3600);
 /// How often an event is sent to the account of our own while proof is missing, and how old what lacks it must be.
 const CANARY: Duration = Duration::from_secs(3600);
+/// The most that one event tells, either way: the provider takes 15 digits
+/// (<https://docs.stripe.com/changelog/dahlia/2026-04-22/billing-meter-event-values-validation>). The rest gets another one.
+const MOST: i64 = 999_999_999_999_999;
 /// Canaries that are looked for in one round.
 const CANARIES: i64 = 8;
 
@@ -120,7 +123,7 @@ impl<M: Meter> Exporter<M> {
                 tenant_id: tenant,
                 period_id: missing.id,
                 slot,
-                credits: missing.missing,
+                credits: Credits::from_micros(missing.missing.micros().clamp(-MOST, MOST)),
                 generation: 1,
                 state: ExportState::Open,
                 first_sent_at: None,

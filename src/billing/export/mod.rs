@@ -43,8 +43,13 @@ pub struct Event {
 pub enum Answer {
     /// It has it, now or from before.
     Accepted,
-    /// It did not take it, because there was too much at once; when to come again, if it said so.
-    Limited(Option<Duration>),
+    /// It did not take it now: it could not be reached, or there was too much at once.
+    NotTaken {
+        /// Why.
+        why: String,
+        /// When to come again, where it said so.
+        after: Option<Duration>,
+    },
     /// It did not take it and never will; why.
     Refused(String),
     /// It may have it or not; why that is not known.

@@ -116,15 +116,15 @@ impl Export {
     pub(super) fn sent(&mut self, answer: Answer, again: bool, now: Timestamp) -> Option<Alarm> {
         match answer {
             Answer::Accepted => self.look_later(now, "", true),
-            Answer::Limited(after) => {
+            Answer::NotTaken { why, after } => {
                 if !again {
-                    // It was not taken, and there is no other try that could have been.
+                    // There is no other try that could have been taken.
                     self.first_sent_at = None;
                 }
                 if let Some(after) = after {
                     self.due_at = self.due_at.max(now.plus(after.min(LONGEST_PAUSE)));
                 }
-                "too many requests".clone_into(&mut self.note);
+                self.note = why;
             }
             Answer::Refused(why) if again => self.look_later(now, &why, true),
             Answer::Refused(why) => {

@@ -102,7 +102,9 @@ impl State {
             return (unclear(), false);
         }
         let answer = match self.dice.below(100) {
-            0..6 => Answer::Limited(Some(Duration::from_secs(30))),
+            0..6 => {
+                Answer::NotTaken { why: "too many requests".to_owned(), after: Some(Duration::from_secs(30)) }
+            }
             6..14 => unclear(),
             14..24 => {
                 self.take(event, true);

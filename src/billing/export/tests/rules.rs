@@ -166,15 +166,16 @@ fn a_refusal_is_only_believed_where_nothing_was_sent_before() {
 
 #[test]
 fn too_much_at_once_was_not_taken() {
+    let busy = |after| Answer::NotTaken { why: "too many requests".to_owned(), after };
     let mut export = export(5);
     export.sending(at(0.0));
-    export.sent(Answer::Limited(Some(Duration::from_secs(60))), false, at(0.0));
+    export.sent(busy(Some(Duration::from_secs(60))), false, at(0.0));
     assert_eq!(export.step(at(0.0).plus(Duration::from_secs(59)), true), Step::Nothing);
     assert_eq!(export.step(at(0.1), true), Step::Send { again: false });
     export.sending(at(0.1));
     export.sent(Answer::Unclear(String::new()), false, at(0.1));
     export.sending(at(0.2));
-    export.sent(Answer::Limited(None), true, at(0.2));
+    export.sent(busy(None), true, at(0.2));
     assert_eq!(export.step(at(1.0), true), Step::Send { again: true }, "the one before may have been");
 }
 
