@@ -17,6 +17,7 @@ pub mod mcp;
 pub mod accounts;
 pub mod api_keys;
 pub mod audit;
+pub mod billing;
 pub mod caller;
 pub mod calls;
 pub mod credentials;
