@@ -1,3 +1,11 @@
-//! Billing: the ledger becomes invoices.
+//! Money: what was used goes out to Stripe, and what Stripe says of customers comes back.
+//!
+//! Without `billing.stripe_key` nothing here runs, and everything else works as it does with one: plans that are free or paid
+//! for by hand need no Stripe.
 
+pub mod doctor;
+pub mod events;
 pub mod export;
+pub mod report;
+pub mod setup;
+pub mod stripe;

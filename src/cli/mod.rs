@@ -8,6 +8,7 @@ macro_rules! say {
 }
 
 mod accounts;
+mod billing;
 mod dev;
 mod grants;
 mod health;
@@ -64,6 +65,8 @@ enum Command {
     Usage(usage::UsageArgs),
     /// Check the ledger of charges
     Ledger(ledger::LedgerArgs),
+    /// Set up Stripe, and check that it is as it should be
+    Billing(billing::BillingArgs),
     /// Create, list and revoke operator keys, which open the admin API
     OperatorKey(operators::OperatorKeyArgs),
     /// Check an MCP server as an outside monitor would: connect, list tools, call one that only reads
@@ -156,6 +159,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Account(args) => accounts::run(args).await,
         Command::Usage(args) => usage::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
+        Command::Billing(args) => billing::run(args).await,
         Command::OperatorKey(args) => operators::run(args).await,
         Command::Probe(args) => Ok(probe::run(args).await?),
         Command::Health(args) => health::run(args).await,

@@ -3,6 +3,7 @@
 //! This is the only room that reads the environment. Every key stands in `config/default.toml` with its meaning;
 //! [`Layers::load`] refuses what is not there.
 
+mod billing;
 mod load;
 mod merge;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+pub use billing::{Billing, exact_decimal};
 pub use load::{ConfigError, DEFAULTS, Layers, PREFIX};
 pub use validate::Invalid;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub mcp: Mcp,
     /// Prices and the ledger.
     pub metering: Metering,
+    /// Stripe.
+    pub billing: Billing,
     /// Built-in tools.
     pub tools: Tools,
     /// Logs.

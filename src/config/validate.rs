@@ -39,6 +39,7 @@ impl Config {
         limits(&self.limits)?;
         mcp(&self.mcp)?;
         self.metering()?;
+        self.billing.validate()?;
         millis("tools.dns.timeout_ms", self.tools.dns.timeout, 1..=60_000)?;
         require("tools.dns.resolvers", self.tools.dns.resolvers.iter().all(|a| a.port() != 0), || {
             "expected ports from 1 to 65535".to_owned()
@@ -256,15 +257,20 @@ fn mcp(mcp: &Mcp) -> Result<(), Invalid> {
     size("mcp.max_batch", mcp.max_batch, 1..=1_000)
 }
 
-fn require(key: &str, holds: bool, problem: impl FnOnce() -> String) -> Result<(), Invalid> {
+pub(super) fn require(key: &str, holds: bool, problem: impl FnOnce() -> String) -> Result<(), Invalid> {
     if holds { Ok(()) } else { Err(Invalid { key: key.to_owned(), problem: problem() }) }
 }
 
-fn require_at(key: &str, place: usize, holds: bool, problem: impl FnOnce() -> String) -> Result<(), Invalid> {
+pub(super) fn require_at(
+    key: &str,
+    place: usize,
+    holds: bool,
+    problem: impl FnOnce() -> String,
+) -> Result<(), Invalid> {
     require(&format!("{key}[{place}]"), holds, problem)
 }
 
-fn range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), Invalid> {
+pub(super) fn range(key: &str, value: u64, allowed: RangeInclusive<u64>) -> Result<(), Invalid> {
     require(key, allowed.contains(&value), || format!("expected {} to {}", allowed.start(), allowed.end()))
 }
 
@@ -272,7 +278,7 @@ fn size(key: &str, value: usize, allowed: RangeInclusive<u64>) -> Result<(), Inv
     range(key, u64::try_from(value).unwrap_or(u64::MAX), allowed)
 }
 
-fn millis(key: &str, value: Millis, allowed: RangeInclusive<u64>) -> Result<(), Invalid> {
+pub(super) fn millis(key: &str, value: Millis, allowed: RangeInclusive<u64>) -> Result<(), Invalid> {
     let value = u64::try_from(value.get().as_millis()).unwrap_or(u64::MAX);
     require(key, allowed.contains(&value), || {
         format!("expected {} to {} milliseconds", allowed.start(), allowed.end())
@@ -294,7 +300,7 @@ fn is_origin(url: &Url) -> bool {
 }
 
 /// https, or http to this machine.
-fn is_safe_url(text: &str) -> bool {
+pub(super) fn is_safe_url(text: &str) -> bool {
     web_url(text).is_some_and(|url| {
         let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         no_credentials(&url) && (url.scheme() == "https" || local)

@@ -12,6 +12,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::billing::Billing;
 use super::labels::{
     Answer, Counters, Era, Gauges, Label, Limit, Method, Open, Outcome, Refusal, Resumption, SessionEnd,
     StatusClass, Stream, Transport, Trip,
@@ -137,6 +138,8 @@ pub struct Metrics {
     pub database_refused: IntCounter,
     /// The ledger.
     pub metering: Metering,
+    /// Stripe.
+    pub billing: Billing,
 }
 
 impl Metrics {
@@ -220,6 +223,7 @@ impl Metrics {
             replicas: gauge(r, "weir_replicas", "Replicas that live, this one included.")?,
             database_refused: counter(r, "weir_database_refused_total", "Queries not tried: it is away.")?,
             metering: Metering::register(r)?,
+            billing: Billing::register(r)?,
             registry,
         })
     }

@@ -3,6 +3,7 @@
 //! Nothing here knows of a tenant's name or a secret: callers pass request ids, matched routes and methods,
 //! never query strings or `Authorization`.
 
+pub mod billing;
 pub mod labels;
 mod lines;
 mod logs;

@@ -1,0 +1,183 @@
+//! `[billing]`: Stripe, and what is set up there.
+
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::Millis;
+use super::validate::{Invalid, is_safe_url, millis, range, require, require_at};
+
+/// Most decimal places of a price, and most digits before them. <https://docs.stripe.com/api/prices/create>
+const DIGITS: (usize, usize) = (12, 8);
+
+/// `[billing]`: Stripe, and what is set up there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is documented in config/default.toml")]
+pub struct Billing {
+    /// Does not print. Empty: there is no Stripe.
+    pub stripe_key: SecretString,
+    pub stripe_url: String,
+    /// Do not print.
+    pub webhook_secrets: Vec<SecretString>,
+    #[serde(rename = "timeout_ms")]
+    pub timeout: Millis,
+    pub attempts: u32,
+    pub prefix: String,
+    pub product_name: String,
+    pub credit_price: String,
+    pub currency: String,
+    pub finalization_grace_hours: u32,
+}
+
+impl Billing {
+    /// Whether there is a Stripe.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        !self.stripe_key.expose_secret().is_empty()
+    }
+
+    /// What the meter, its events, the product and the price of an overage credit are called.
+    #[must_use]
+    pub fn credits_name(&self) -> String {
+        format!("{}_credits", self.prefix)
+    }
+
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        let key = self.stripe_key.expose_secret();
+        let secret = key.starts_with("sk_") || key.starts_with("rk_");
+        require("billing.stripe_key", key.is_empty() || (secret && is_word(key, 8..=255)), || {
+            "expected a secret (sk_...) or restricted (rk_...) key of Stripe, or an empty string for none"
+                .to_owned()
+        })?;
+        require("billing.stripe_url", is_safe_url(&self.stripe_url) && is_bare(&self.stripe_url), || {
+            "expected an https URL (http on loopback only) without a path, such as https://api.stripe.com"
+                .to_owned()
+        })?;
+        require("billing.webhook_secrets", self.webhook_secrets.len() <= 2, || {
+            "expected at most two: the one in use and, while it is changed, the next".to_owned()
+        })?;
+        for (place, secret) in self.webhook_secrets.iter().enumerate() {
+            let secret = secret.expose_secret();
+            let good = secret.starts_with("whsec_") && is_word(secret, 16..=255);
+            require_at("billing.webhook_secrets", place, good, || {
+                "expected the signing secret of a webhook endpoint, whsec_...".to_owned()
+            })?;
+        }
+        millis("billing.timeout_ms", self.timeout, 10..=120_000)?;
+        range("billing.attempts", self.attempts.into(), 1..=10)?;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let good = (1..=32).contains(&self.prefix.len()) && self.prefix.chars().all(plain);
+        require("billing.prefix", good, || "expected 1 to 32 of a-z, 0-9 and _".to_owned())?;
+        let name = self.product_name.trim();
+        require("billing.product_name", (1..=200).contains(&name.chars().count()), || {
+            "expected a name of 1 to 200 characters".to_owned()
+        })?;
+        let price = &self.credit_price;
+        let good = exact_decimal(price).is_some_and(|price| price != "0");
+        require("billing.credit_price", good || (price.is_empty() && !self.is_configured()), || {
+            format!(
+                "expected the price of a credit in the smallest unit of the currency, more than 0, with at most \
+                 {} decimal places, such as \"0.25\"",
+                DIGITS.0
+            )
+        })?;
+        let good = self.currency.len() == 3 && self.currency.chars().all(|c| c.is_ascii_lowercase());
+        require("billing.currency", good, || "expected three lower-case letters, such as usd".to_owned())?;
+        range("billing.finalization_grace_hours", self.finalization_grace_hours.into(), 1..=72)
+    }
+}
+
+/// A decimal number without sign and exponent in its one plain form (`0.25`, `3`); nothing, where it is none or has too
+/// many digits. For comparing what is configured with what Stripe has.
+#[must_use]
+pub fn exact_decimal(text: &str) -> Option<String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(part) {
+        return None;
+    }
+    let (whole, part) = (whole.trim_start_matches('0'), part.trim_end_matches('0'));
+    if part.len() > DIGITS.0 || whole.len() > DIGITS.1 {
+        return None;
+    }
+    let whole = if whole.is_empty() { "0" } else { whole };
+    Some(if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") })
+}
+
+fn is_word(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
+    length.contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn is_bare(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Layers};
+
+    fn load(settings: &[(&str, &str)]) -> Result<Config, String> {
+        let flags = settings.iter().map(|(key, value)| (format!("billing.{key}"), (*value).to_owned()));
+        Layers { flags: flags.collect(), ..Layers::default() }.load().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn decimals_have_one_form() {
+        for (text, form) in
+            [("1", "1"), ("0.250", "0.25"), ("007", "7"), ("0", "0"), ("0.0", "0"), ("10", "10")]
+        {
+            assert_eq!(exact_decimal(text).as_deref(), Some(form), "{text}");
+        }
+        for odd in
+            ["", ".", "1.", ".5", "-1", "+1", "1e2", "1,5", " 1", "0.0000000000001", "123456789", "\u{661}"]
+        {
+            assert_eq!(exact_decimal(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn without_a_key_nothing_else_is_needed() {
+        let config = load(&[]).expect("the defaults").billing;
+        assert!(!config.is_configured());
+        assert!(config.webhook_secrets.is_empty());
+        assert_eq!(config.credits_name(), "weir_credits");
+    }
+
+    #[test]
+    fn wrong_values_are_named_and_not_shown() {
+        let key = ("stripe_key", "sk_test_hunter2");
+        assert!(load(&[key, ("credit_price", "0.25")]).is_ok());
+        assert!(load(&[("stripe_url", "http://127.0.0.1:9/")]).is_ok());
+        assert!(load(&[("webhook_secrets", "whsec_0123456789,whsec_9876543210")]).is_ok());
+        for (setting, wrong) in [
+            ("stripe_key", "hunter2"),
+            ("stripe_key", "pk_test_hunter2"),
+            ("stripe_key", "sk_test_hunter2 x"),
+            ("stripe_url", "http://hunter2.example"),
+            ("stripe_url", "https://hunter2.example/v1"),
+            ("stripe_url", ""),
+            ("webhook_secrets", "whsec_hunter2hunter2,whsec_hunter2hunter3,whsec_hunter2hunter4"),
+            ("webhook_secrets", "hunter2"),
+            ("timeout_ms", "0"),
+            ("attempts", "0"),
+            ("prefix", "Hunter2"),
+            ("prefix", ""),
+            ("product_name", " "),
+            ("credit_price", "hunter2"),
+            ("credit_price", "0"),
+            ("currency", "USD"),
+            ("finalization_grace_hours", "73"),
+        ] {
+            let error = load(&[(setting, wrong)]).expect_err(wrong);
+            assert!(error.contains(&format!("billing.{setting}")), "{error}");
+            assert!(!error.to_lowercase().contains("hunter2"), "{error}");
+        }
+        let error = load(&[key]).expect_err("no price");
+        assert!(error.contains("billing.credit_price"), "{error}");
+        let config =
+            load(&[key, ("credit_price", "1"), ("webhook_secrets", "whsec_hunter2hunter2")]).expect("good");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

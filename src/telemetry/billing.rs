@@ -1,0 +1,35 @@
+//! Metrics of billing: how Stripe is asked, and how it answers.
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+/// Seconds until an operation has its result, over all its attempts.
+const SECONDS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0];
+
+/// Everything that is counted. Operations are methods and paths without ids, and there are as many as Weir knows.
+#[derive(Debug, Clone)]
+pub struct Billing {
+    /// Operations by what is known of them: ok, refused, unclear, happened.
+    pub requests: IntCounterVec,
+    /// How long they took.
+    pub duration: HistogramVec,
+}
+
+impl Billing {
+    /// All of it, at zero.
+    ///
+    /// # Errors
+    /// Where a name is taken.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let requests =
+            Opts::new("weir_stripe_requests_total", "Operations of Stripe's API, by how they ended.");
+        let requests = IntCounterVec::new(requests, &["operation", "outcome"])?;
+        registry.register(Box::new(requests.clone()))?;
+        let duration = HistogramOpts::new(
+            "weir_stripe_request_duration_seconds",
+            "Time of an operation of Stripe's API, over all its attempts.",
+        );
+        let duration = HistogramVec::new(duration.buckets(SECONDS.to_vec()), &["operation"])?;
+        registry.register(Box::new(duration.clone()))?;
+        Ok(Self { requests, duration })
+    }
+}
