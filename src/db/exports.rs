@@ -91,6 +91,43 @@ pub(crate) async fn insert_customer(
     .map(|rows| rows > 0)
 }
 
+/// Tenants that owe something in a period that ends after `since`, and have no customer.
+pub(crate) async fn without_customer(db: &Db, since: Timestamp, limit: i64) -> Result<Vec<TenantId>> {
+    on_reader!(db, |conn| sqlx::query_scalar(
+        "select distinct p.tenant_id from periods p
+         where p.ends_at > $1 and p.overage_used > 0
+               and not exists (select 1 from billing_customers c where c.tenant_id = p.tenant_id)
+         order by p.tenant_id
+         limit $2"
+    )
+    .bind(since)
+    .bind(limit)
+    .fetch_all(conn))
+}
+
+/// Periods of tenants with customers that began before `now` and end after `since`, or of one tenant only; in order, after
+/// this one.
+pub(crate) async fn periods(
+    db: &Db,
+    tenant: Option<TenantId>,
+    (since, now): (Timestamp, Timestamp),
+    after: Option<PeriodId>,
+    limit: i64,
+) -> Result<Vec<PeriodId>> {
+    on_reader!(db, |conn| sqlx::query_scalar(
+        "select p.id from periods p join billing_customers c on c.tenant_id = p.tenant_id
+         where p.ends_at > $1 and p.starts_at <= $2 and p.id > $3 and ($4 = '' or p.tenant_id = $4)
+         order by p.id
+         limit $5"
+    )
+    .bind(since)
+    .bind(now)
+    .bind(after.map(|after| after.to_string()).unwrap_or_default())
+    .bind(tenant.map(|tenant| tenant.to_string()).unwrap_or_default())
+    .bind(limit)
+    .fetch_all(conn))
+}
+
 /// Whoever is billed for a tenant.
 pub(crate) async fn customer(db: &Db, tenant: TenantId) -> Result<Option<String>> {
     on_reader!(db, |conn| sqlx::query_scalar("select customer from billing_customers where tenant_id = $1")

@@ -10,7 +10,7 @@ use crate::credits::Credits;
 use crate::db::exports::Missing;
 use crate::db::{self, Db, Tx};
 use crate::error::{Error, Result};
-use crate::id::{ExportId, ReplicaId, TenantId};
+use crate::id::{ExportId, TenantId};
 
 /// Tenants, and exports of one, that are asked for at once.
 const BATCH: i64 = 200;
@@ -33,6 +33,8 @@ pub struct Rules {
     pub grace: Duration,
     /// The provider's id of an account of our own, that nobody is billed for.
     pub canary: String,
+    /// In whose name tenants are claimed: a process has one of its own.
+    pub holder: String,
 }
 
 /// What a round did.
@@ -56,14 +58,12 @@ pub struct Exporter<M> {
     clock: Clock,
     pub(super) meter: M,
     rules: Rules,
-    /// In whose name tenants are claimed.
-    holder: String,
 }
 
 impl<M: Meter> Exporter<M> {
     /// One that has nothing claimed.
     pub fn new(db: Db, clock: Clock, meter: M, rules: Rules) -> Self {
-        Self { db, clock, meter, rules, holder: ReplicaId::new().to_string() }
+        Self { db, clock, meter, rules }
     }
 
     /// One round over everything that is due. What fails for one tenant is logged, and keeps no other waiting.
@@ -100,12 +100,12 @@ impl<M: Meter> Exporter<M> {
             let Some(customer) = self.claim(tenant).await? else { return Ok(()) };
             self.go_on(export, &customer, round).await?;
         }
-        db::exports::release(&self.db, tenant, &self.holder).await
+        db::exports::release(&self.db, tenant, &self.rules.holder).await
     }
 
     async fn claim(&self, tenant: TenantId) -> Result<Option<String>> {
         let now = self.clock.now();
-        db::exports::claim(&self.db, tenant, &self.holder, (now, now.plus(CLAIM))).await
+        db::exports::claim(&self.db, tenant, &self.rules.holder, (now, now.plus(CLAIM))).await
     }
 
     /// Begins an export for each period that owes something else than was told. How many.

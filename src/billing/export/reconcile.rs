@@ -28,6 +28,23 @@ pub enum Verdict {
     Unreadable,
 }
 
+impl Verdict {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Equal, Self::InFlight, Self::Missing, Self::Extra, Self::Unreadable];
+
+    /// As metrics and commands have it.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::InFlight => "in flight",
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// The comparison of one period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {

@@ -12,7 +12,7 @@ use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::db::testing::{self, on_every_engine};
 use crate::db::{self, Db, Page};
-use crate::id::TenantId;
+use crate::id::{ReplicaId, TenantId};
 use crate::{prices, tenants};
 use provider::{Dice, Provider};
 
@@ -58,7 +58,8 @@ impl World {
     }
 
     fn exporter(&self) -> Exporter<Provider> {
-        let rules = Rules { grace: HOUR, canary: CANARY.to_owned() };
+        let holder = ReplicaId::new().to_string();
+        let rules = Rules { grace: HOUR, canary: CANARY.to_owned(), holder };
         Exporter::new(self.db.clone(), self.clock.clone(), self.provider.clone(), rules)
     }
 
