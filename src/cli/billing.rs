@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use prometheus::Registry;
 
-use super::{ConfigArgs, Failure, explain, print_table, tenant_of};
+use super::{ConfigArgs, Failure, explain, print_json, print_table, tenant_of};
 use crate::billing::export::{Proof, Verdict as Compared};
 use crate::billing::job::Job;
 use crate::billing::report::{Line, Verdict};
@@ -33,6 +33,9 @@ enum BillingCommand {
         /// Only this tenant: its id, tn_..., or its name
         #[arg(long)]
         tenant: Option<String>,
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -53,7 +56,9 @@ pub(super) async fn run(args: BillingArgs) -> Result<(), Failure> {
             let (stripe, config) = connect(config)?;
             print(&setup::setup(&stripe, &config.billing, &config.public_url()).await)
         }
-        BillingCommand::Reconcile { tenant, config } => reconcile(tenant.as_deref(), config).await,
+        BillingCommand::Reconcile { tenant, json, config } => {
+            print_proofs(&reconcile(tenant.as_deref(), config).await?, json)
+        }
         BillingCommand::Doctor { config } => {
             let (stripe, config) = connect(config)?;
             print(&doctor::examine(&stripe, &config.billing, &config.public_url()).await)
@@ -61,7 +66,7 @@ pub(super) async fn run(args: BillingArgs) -> Result<(), Failure> {
     }
 }
 
-async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<(), Failure> {
+async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<Vec<Proof>, Failure> {
     let config = args.clone().load(Vec::new())?;
     let store = args.database().await?;
     let metrics = Metrics::register(&Registry::new())?;
@@ -71,21 +76,27 @@ async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<(), Failure
         Some(text) => Some(tenant_of(&store.db, text).await?),
         None => None,
     };
-    let proofs = job.reconcile(tenant).await.map_err(explain)?;
-    let rows: Vec<_> = proofs
-        .iter()
-        .map(|proof| {
-            let counted = proof.counted.map_or_else(|| "?".to_owned(), |counted| counted.to_string());
-            let amounts = [proof.owed, proof.told, proof.slots].map(|amount| amount.to_string());
-            let [owed, told, slots] = amounts;
-            let verdict = proof.verdict.text().to_owned();
-            [proof.tenant.to_string(), proof.period.to_string(), owed, told, slots, counted, verdict]
-        })
-        .collect();
-    print_table(["TENANT", "PERIOD", "OWED", "TOLD", "IN ITS MINUTES", "COUNTED", "VERDICT"], &rows);
-    let is_wrong =
-        |proof: &&Proof| matches!(proof.verdict, Compared::Missing | Compared::Extra | Compared::Unreadable);
-    match proofs.iter().filter(is_wrong).count() {
+    Box::pin(job.reconcile(tenant)).await.map_err(explain)
+}
+
+fn print_proofs(proofs: &[Proof], json: bool) -> Result<(), Failure> {
+    if json {
+        print_json(&proofs)?;
+    } else {
+        let rows: Vec<_> = proofs
+            .iter()
+            .map(|proof| {
+                let counted = proof.counted.map_or_else(|| "?".to_owned(), |counted| counted.to_string());
+                let [owed, told, slots] =
+                    [proof.owed, proof.told, proof.slots].map(|amount| amount.to_string());
+                let verdict = proof.verdict.text().to_owned();
+                [proof.tenant.to_string(), proof.period.to_string(), owed, told, slots, counted, verdict]
+            })
+            .collect();
+        print_table(["TENANT", "PERIOD", "OWED", "TOLD", "IN ITS MINUTES", "COUNTED", "VERDICT"], &rows);
+    }
+    let wrong = [Compared::Missing, Compared::Extra, Compared::Unreadable];
+    match proofs.iter().filter(|proof| wrong.contains(&proof.verdict)).count() {
         0 => Ok(()),
         wrong => Err(format!("{wrong} of {} periods are not proven", proofs.len()).into()),
     }

@@ -7,8 +7,10 @@ use serde::Deserialize;
 use super::Millis;
 use super::validate::{Invalid, is_safe_url, millis, range, require, require_at};
 
-/// Most decimal places of a price, and most digits before them. <https://docs.stripe.com/api/prices/create>
+/// Most decimal places of an amount, and most digits before them. <https://docs.stripe.com/api/prices/create>
 const DIGITS: (usize, usize) = (12, 8);
+/// Decimal places of a credit: what Stripe counts are micro-credits, so that a price has so many fewer.
+const MICRO: usize = 6;
 
 /// `[billing]`: Stripe, and what is set up there.
 #[derive(Debug, Clone, Deserialize)]
@@ -78,12 +80,12 @@ impl Billing {
             "expected a name of 1 to 200 characters".to_owned()
         })?;
         let price = &self.credit_price;
-        let good = exact_decimal(price).is_some_and(|price| price != "0");
+        let good = per_micro(price).is_some_and(|price| price != "0");
         require("billing.credit_price", good || (price.is_empty() && !self.is_configured()), || {
             format!(
                 "expected the price of a credit in the smallest unit of the currency, more than 0, with at most \
                  {} decimal places, such as \"0.25\"",
-                DIGITS.0
+                DIGITS.0 - MICRO
             )
         })?;
         let good = self.currency.len() == 3 && self.currency.chars().all(|c| c.is_ascii_lowercase());
@@ -109,6 +111,17 @@ pub fn exact_decimal(text: &str) -> Option<String> {
     }
     let whole = if whole.is_empty() { "0" } else { whole };
     Some(if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") })
+}
+
+/// The price of a micro-credit where this is the price of a credit; nothing, where that is no plain decimal or has too many
+/// digits.
+#[must_use]
+pub fn per_micro(price: &str) -> Option<String> {
+    let price = exact_decimal(price)?;
+    let (whole, part) = price.split_once('.').unwrap_or((&price, ""));
+    let whole = format!("{whole:0>width$}", width = MICRO + 1);
+    let (whole, moved) = whole.split_at(whole.len() - MICRO);
+    exact_decimal(&format!("{whole}.{moved}{part}"))
 }
 
 fn is_word(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
@@ -141,6 +154,21 @@ mod tests {
         {
             assert_eq!(exact_decimal(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn a_micro_credit_costs_a_millionth() {
+        for (credit, micro) in [
+            ("1", "0.000001"),
+            ("0.25", "0.00000025"),
+            ("12345678", "12.345678"),
+            ("0.000001", "0.000000000001"),
+            ("1000000", "1"),
+            ("0", "0"),
+        ] {
+            assert_eq!(per_micro(credit).as_deref(), Some(micro), "{credit}");
+        }
+        assert_eq!(per_micro("0.0000001"), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Reconciling: whether the provider counts what the ledger says, period by period.
 
 use super::Meter;
+use serde::Serialize;
+
 use super::exporter::Exporter;
 use super::minutes::MINUTE;
 use crate::clock::Timestamp;
@@ -14,7 +16,8 @@ use crate::id::{PeriodId, TenantId};
 const BATCH: i64 = 200;
 
 /// How ledger and provider compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// What is owed was told, and is counted. Nothing else is proof.
     Equal,
@@ -37,7 +40,7 @@ impl Verdict {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Equal => "equal",
-            Self::InFlight => "in flight",
+            Self::InFlight => "in_flight",
             Self::Missing => "missing",
             Self::Extra => "extra",
             Self::Unreadable => "unreadable",
@@ -46,7 +49,7 @@ impl Verdict {
 }
 
 /// The comparison of one period.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Proof {
     /// The period.
     pub period: PeriodId,

@@ -1,4 +1,4 @@
-//! The price of an overage credit: metered, monthly, the same for each. <https://docs.stripe.com/api/prices>
+//! The price of what the meter counts, micro-credits: metered, monthly, the same for each. <https://docs.stripe.com/api/prices>
 //!
 //! A price never changes. Another amount is another price, which takes over the lookup key; subscriptions keep theirs until they
 //! are moved.
@@ -13,13 +13,16 @@ use stripe_types::Currency;
 use super::super::report::{Problem, Verdict};
 use super::super::stripe::Key;
 use super::{Done, Site};
-use crate::config::exact_decimal;
+use crate::config::{Billing as Config, exact_decimal, per_micro};
 
 pub(super) async fn ensure(site: &Site<'_>, meter: &str, product: &str) -> Result<Done, Problem> {
     let name = site.config.credits_name();
-    let amount = exact_decimal(&site.config.credit_price)
-        .ok_or_else(|| "billing.credit_price is no exact decimal".to_owned())?;
-    let detail = format!("{amount} of the smallest unit of {} per credit, as {name}", site.config.currency);
+    let Config { credit_price, currency, .. } = site.config;
+    let amount =
+        per_micro(credit_price).ok_or_else(|| "billing.credit_price is no exact decimal".to_owned())?;
+    let detail = format!(
+        "{credit_price} of the smallest unit of {currency} per credit, {amount} per millionth, as {name}"
+    );
     let done = |price: &Price, verdict, detail| Done { id: price.id.as_str().to_owned(), verdict, detail };
     let before = find(site, &name).await?;
     let differences = match &before {

@@ -1,0 +1,222 @@
+//! What tenants owe becomes usage at Stripe, and is proven there. Against the stand-in.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use weir::billing::export::{Proof, Round, Verdict};
+use weir::billing::job::Job;
+use weir::billing::setup;
+use weir::billing::stripe::Stripe;
+use weir::clock::{Clock, Timestamp};
+use weir::standin::{Fault, Options, SECRET_KEY, Standin, Trouble};
+
+use crate::support::database::rows;
+use crate::support::gateway::{self, Key};
+use crate::support::shop::Shop;
+use crate::support::{Gateway, Modern, eventually};
+
+/// 2026-09-21T14:13:20Z.
+const START: i64 = 1_790_000_000_000_000;
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A gateway that bills through a stand-in, and a tenant that owes what it uses.
+struct World {
+    clock: Clock,
+    standin: Standin,
+    gateway: Gateway,
+    key: Key,
+    job: Job,
+}
+
+impl World {
+    /// What is owed is told every so many milliseconds.
+    async fn new(every: u64) -> Self {
+        weir::egress::install_crypto();
+        let clock = Clock::manual(Timestamp::from_micros(START));
+        let standin = Standin::start(Options::new(clock.clone())).await.expect("a stand-in");
+        let gateway = Gateway::build()
+            .clock(&clock)
+            .set("metering.lead_ms", 500)
+            .set("metering.lease_ms", 600_000)
+            .set("metering.idle_ms", 1_000)
+            .set("server.drain_delay_ms", 0)
+            .set("billing.stripe_key", SECRET_KEY)
+            .set("billing.stripe_url", standin.base_url())
+            .set("billing.credit_price", "0.25")
+            .set("billing.export_every_ms", u128::from(every))
+            .start()
+            .await;
+        let app = &gateway.app;
+        let stripe = Stripe::new(&app.config.billing, &clock, &app.metrics.billing).expect("a client");
+        setup::setup(&stripe, &app.config.billing, "http://127.0.0.1").await;
+        let job = Job::connect(&app.config.billing, &app.db, &clock, &app.metrics.billing).await;
+        let job = job.expect("a job").expect("a Stripe");
+        let shop = Shop { db: &app.db, clock: &clock };
+        let terms =
+            json!({ "kind": "usage", "tools": [{ "name": "work", "server": "lab", "per_call": "0.25" }] });
+        shop.publish("usage", terms).await;
+        let key = shop.customer("usage").await;
+        clock.advance(Duration::from_secs(1));
+        Self { clock, standin, gateway, key, job }
+    }
+
+    /// Calls that cost a quarter of a credit each; then they are owed.
+    async fn use_tools(&self, calls: usize) {
+        let before = self.owed().await;
+        let client = Modern::new(&self.gateway, &self.key);
+        for number in 0..calls {
+            let id = format!("{before} {number}");
+            let reply = client.call("work", json!({ "id": id })).await;
+            assert_eq!(reply.result()["isError"], false, "{}", reply.text);
+        }
+        let micros = before + i64::try_from(calls).expect("few") * 250_000;
+        self.clock.advance(2 * MINUTE);
+        eventually("the calls are owed", async || self.owed().await == micros).await;
+    }
+
+    async fn owed(&self) -> i64 {
+        let sql = "select cast(coalesce(sum(overage_used), 0) as bigint) from periods";
+        self.number(sql).await
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        rows(self.gateway.database_url(), sql).await[0][0].parse().expect("a number")
+    }
+
+    /// What Stripe counts or will count for the tenant, in micro-credits.
+    async fn billed(&self) -> i64 {
+        let sql = format!("select customer from billing_customers where tenant_id = '{}'", self.key.tenant);
+        let Some(row) = rows(self.gateway.database_url(), &sql).await.into_iter().next() else { return 0 };
+        let meters = self.ask(Method::GET, "/v1/billing/meters", &[]).await;
+        let meter = meters["data"][0]["id"].as_str().expect("a meter");
+        self.standin.total(meter, &row[0], 0, i64::MAX)
+    }
+
+    /// Somebody else with the same key asks the stand-in.
+    async fn ask(&self, method: Method, path: &str, form: &[(&str, String)]) -> Value {
+        let url = format!("{}{path}", self.standin.base_url());
+        let body = form.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join("&");
+        let request = gateway::client().request(method, url).bearer_auth(SECRET_KEY);
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        let answer = request.send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{}", answer.status());
+        serde_json::from_str(&answer.text().await.expect("a body")).expect("JSON")
+    }
+
+    async fn export(&self) -> Round {
+        self.job.export().await.expect("a round")
+    }
+
+    async fn proof(&self) -> Proof {
+        let proofs = self.job.reconcile(Some(self.key.tenant)).await.expect("proofs");
+        proofs.into_iter().next().expect("a period")
+    }
+}
+
+#[tokio::test]
+async fn what_is_used_is_told_counted_and_proven() {
+    let world = World::new(100).await;
+    world.use_tools(4).await;
+    eventually("it is told", async || world.billed().await == 1_000_000).await;
+    let verified = "select count(*) from exports where state = 'verified'";
+    world.clock.advance(3 * MINUTE);
+    eventually("it is proven", async || world.number(verified).await == 1).await;
+    let proof = world.proof().await;
+    assert_eq!((proof.verdict, proof.owed.micros()), (Verdict::Equal, 1_000_000));
+
+    // More of it is told in another minute.
+    world.use_tools(2).await;
+    eventually("that as well", async || world.billed().await == 1_500_000).await;
+    assert_eq!(world.number("select count(distinct slot) from exports").await, 2);
+    assert_eq!(world.proof().await.verdict, Verdict::InFlight);
+    world.clock.advance(3 * MINUTE);
+    eventually("and proven", async || world.number(verified).await == 2).await;
+    assert_eq!(world.proof().await.verdict, Verdict::Equal);
+}
+
+#[tokio::test]
+async fn answers_that_are_lost_charge_nobody_twice() {
+    let world = World::new(3_600_000).await;
+    let events = "/v1/billing/meter_events";
+    world.use_tools(4).await;
+    for fault in [
+        Fault::new(Trouble::LostResponse),
+        Fault::new(Trouble::BadGateway).applied(),
+        Fault::new(Trouble::ServerError),
+        Fault::new(Trouble::Reset).applied(),
+        Fault::new(Trouble::RateLimit),
+    ] {
+        world.standin.fault(fault.on("POST", events));
+        assert_eq!(world.export().await.sent, 1);
+        assert_eq!(world.billed().await, 1_000_000);
+        assert_eq!(world.proof().await.verdict, Verdict::InFlight);
+        world.clock.advance(20 * MINUTE);
+    }
+    // The last try hears that it is there already.
+    assert_eq!(world.export().await.sent, 1);
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    assert_eq!(world.billed().await, 1_000_000);
+    assert_eq!(world.proof().await.verdict, Verdict::Equal);
+}
+
+#[tokio::test]
+async fn what_stripe_lost_is_told_anew_when_that_is_proven() {
+    let world = World::new(3_600_000).await;
+    world.use_tools(4).await;
+    world.standin.fault(Fault::new(Trouble::DropEvent).on("POST", "/v1/billing/meter_events"));
+    assert_eq!(world.export().await.sent, 1);
+    assert_eq!(world.billed().await, 0, "accepted, and never counted");
+    for hour in 0..26 {
+        world.clock.advance(HOUR);
+        let round = world.export().await;
+        assert_eq!((round.begun, round.sent, round.drifted), (0, 0, 0), "hour {hour}");
+    }
+    world.clock.advance(HOUR);
+    world.export().await;
+    world.export().await;
+    assert_eq!(world.billed().await, 1_000_000);
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    assert_eq!(world.proof().await.verdict, Verdict::Equal);
+    assert_eq!(world.number("select max(generation) from exports").await, 2);
+}
+
+#[tokio::test]
+async fn usage_from_elsewhere_is_found_and_taken_back() {
+    let world = World::new(3_600_000).await;
+    world.use_tools(4).await;
+    world.export().await;
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    let sql = "select slot, customer from exports join billing_customers using (tenant_id)";
+    let row = rows(world.gateway.database_url(), sql).await.remove(0);
+    let second: i64 = row[0].parse::<i64>().expect("a slot") / 1_000_000;
+    let form = [
+        ("event_name", "weir_credits".to_owned()),
+        ("payload[value]", "7".to_owned()),
+        ("payload[stripe_customer_id]", row[1].clone()),
+        ("timestamp", (second + 5).to_string()),
+    ];
+    world.ask(Method::POST, "/v1/billing/meter_events", &form).await;
+    assert_eq!(world.proof().await.verdict, Verdict::Extra);
+    assert_eq!(world.proof().await.verdict, Verdict::InFlight, "it is known, and to be set right");
+    assert_eq!(world.export().await.sent, 1);
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    assert_eq!(world.billed().await, 1_000_000);
+    assert_eq!(world.proof().await.verdict, Verdict::Equal);
+}
+
+#[tokio::test]
+async fn a_database_belongs_to_one_mode() {
+    let world = World::new(3_600_000).await;
+    let mut config = world.gateway.app.config.billing.clone();
+    config.stripe_key = "sk_live_0123456789".into();
+    let app = &world.gateway.app;
+    let refused = Job::connect(&config, &app.db, &world.clock, &app.metrics.billing).await;
+    let refused = refused.err().expect("refused").to_string();
+    assert!(refused.contains("billing.stripe_key") && refused.contains("test mode"), "{refused}");
+}
