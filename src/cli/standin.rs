@@ -54,7 +54,9 @@ pub(super) async fn run(args: StandinArgs) -> Result<(), Failure> {
             Some(secret) => secret,
             None => SecretString::from(format!("whsec_{}", random()?)),
         };
-        standin.add_webhook(url, secret.expose_secret()).map_err(|error| format!("--webhook-url: {error}"))?;
+        standin
+            .add_webhook(url, secret.expose_secret())
+            .map_err(|error| format!("--webhook-url: {error}"))?;
         say!("  export WEIR_BILLING__WEBHOOK_SECRETS={}", secret.expose_secret());
         say!();
         say!("Webhooks go to {url}");

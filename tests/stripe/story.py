@@ -73,7 +73,7 @@ def refused(kind, ask, status=None, code=None, param=None, words=""):
 def catalog(api, base):
     made = api.products.create({"name": "Calls", "description": "x", "metadata": {"a": "1", "b": "2"}})
     changed = api.products.update(made.id, {"name": "Tool calls", "description": "", "metadata": {"a": ""}})
-    assert (changed.name, changed.description, dict(changed.metadata)) == ("Tool calls", None, {"b": "2"})
+    assert (changed.name, changed.description, changed.metadata.to_dict()) == ("Tool calls", None, {"b": "2"})
     assert api.products.retrieve(made.id) == changed and made.livemode is False
     meter = api.billing.meters.create(METER)
     recurring = {"interval": "month", "usage_type": "metered", "meter": meter.id}
