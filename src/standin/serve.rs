@@ -124,33 +124,24 @@ struct Begun {
 }
 
 async fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Outcome {
-    let (id, fault) = {
+    // Under one lock: who is seen to have come has its place.
+    let (id, fault, begun) = {
         let mut world = shared.world();
         let id = world.ids.next("req");
         world.see(seen(parts, body));
         let fault = fault::take(&mut world.faults, Some(parts.method.as_str()), parts.uri.path());
-        (id, fault)
+        if let Some(outcome) = fault.as_ref().and_then(|fault| instead(fault, &id)) {
+            return outcome;
+        }
+        let begun = begin(&mut world, parts, body, &id);
+        (id, fault, begun)
     };
-    let with_id = |answer: Answer| answer.with("request-id", &id);
-    let is =
-        |trouble, applied| fault.as_ref().is_some_and(|f: &Fault| f.fault == trouble && f.applied == applied);
-    if is(Trouble::Reset, false) {
-        return Outcome::Reset;
-    }
-    if is(Trouble::BadGateway, false) {
-        return Outcome::Answer(Answer::bad_gateway());
-    }
-    if fault.as_ref().is_some_and(|fault| fault.fault == Trouble::RateLimit) {
-        let refusal = Refusal::too_many("rate_limit", "Too many requests in a short time: please slow down."); // STANDIN-RATE-1
-        return Outcome::Answer(with_id(Answer::from(&refusal)));
-    }
-    let begun = begin(&mut shared.world(), parts, body, &id);
     let answer = match begun {
         Ok(begun) => {
-            wait(&fault, false).await;
+            wait(shared, &fault, false).await;
             let answer = finish(&mut shared.world(), &begun, &fault);
             shared.wake.notify_one();
-            wait(&fault, true).await;
+            wait(shared, &fault, true).await;
             if let Some(lane) = &begun.lane {
                 shared.world().busy.remove(lane);
             }
@@ -162,13 +153,29 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Outcome {
         Some(Trouble::LostResponse) => Outcome::Close,
         Some(Trouble::Reset) => Outcome::Reset,
         Some(Trouble::BadGateway) => Outcome::Answer(Answer::bad_gateway()),
-        _ => Outcome::Answer(dress(with_id(answer), parts)),
+        _ => Outcome::Answer(dress(answer.with("request-id", &id), parts)),
     }
 }
 
-async fn wait(fault: &Option<Fault>, applied: bool) {
+/// What comes in the place of all work.
+fn instead(fault: &Fault, id: &str) -> Option<Outcome> {
+    match fault.fault {
+        Trouble::Reset if !fault.applied => Some(Outcome::Reset),
+        Trouble::BadGateway if !fault.applied => Some(Outcome::Answer(Answer::bad_gateway())),
+        Trouble::RateLimit => {
+            // STANDIN-RATE-1
+            let message = "Too many requests in a short time: please slow down.";
+            let answer = Answer::from(&Refusal::too_many("rate_limit", message));
+            Some(Outcome::Answer(answer.with("request-id", id)))
+        }
+        _ => None,
+    }
+}
+
+async fn wait(shared: &Shared, fault: &Option<Fault>, applied: bool) {
     if let Some(fault) = fault.as_ref().filter(|f| f.fault == Trouble::Latency && f.applied == applied) {
-        tokio::time::sleep(Duration::from_millis(fault.milliseconds)).await;
+        let pause = tokio::time::sleep(Duration::from_millis(fault.milliseconds));
+        shared.tasks.stopping().run_until_cancelled(pause).await;
     }
 }
 
