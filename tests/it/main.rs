@@ -5,6 +5,7 @@
 mod accounts;
 mod admin;
 mod bad_input;
+mod billing;
 mod cli;
 mod cluster;
 mod credentials;
