@@ -46,23 +46,23 @@ pub(super) async fn run(args: StandinArgs) -> Result<(), Failure> {
     let base = standin.base_url();
     say!("This is a stand-in for Stripe's API, not Stripe. It forgets everything when it stops (Ctrl-C).");
     say!();
-    say!("  API:              {base}   in the place of https://api.stripe.com");
-    say!("  Secret key:       {SECRET_KEY}");
+    say!("Weir's configuration, as environment:");
+    say!("  export WEIR_BILLING__STRIPE_URL={base}");
+    say!("  export WEIR_BILLING__STRIPE_KEY={SECRET_KEY}");
     if let Some(url) = &args.webhook_url {
         let secret = match args.webhook_secret {
             Some(secret) => secret,
             None => SecretString::from(format!("whsec_{}", random()?)),
         };
-        standin
-            .add_webhook(url, secret.expose_secret())
-            .map_err(|error| format!("--webhook-url: {error}"))?;
-        say!("  Webhooks go to:   {url}");
-        say!("  Webhook secret:   {}", secret.expose_secret());
+        standin.add_webhook(url, secret.expose_secret()).map_err(|error| format!("--webhook-url: {error}"))?;
+        say!("  export WEIR_BILLING__WEBHOOK_SECRETS={}", secret.expose_secret());
+        say!();
+        say!("Webhooks go to {url}");
     }
     say!();
-    say!("Move its clock:     curl {base}/_standin/clock -d '{{\"advance_seconds\":3600}}'");
+    say!("Move its clock:  curl {base}/_standin/clock -d '{{\"advance_seconds\":3600}}'");
     say!(
-        "Lose an answer:     curl {base}/_standin/faults -d '{{\"fault\":\"lost_response\",\"path\":\"/v1/\"}}'"
+        "Lose an answer:  curl {base}/_standin/faults -d '{{\"fault\":\"lost_response\",\"path\":\"/v1/\"}}'"
     );
     signals.wait().await;
     standin.stop().await;

@@ -63,7 +63,7 @@ pub fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Answer {
             shared.world().usage.lag = Duration::from_secs(settings.summary_lag_seconds.min(FURTHEST));
             json!({ "summary_lag_seconds": settings.summary_lag_seconds })
         }),
-        ("POST", "/_standin/keys") => read(body).and_then(|key: Key| restrict(shared, key)),
+        ("POST", "/_standin/keys") => read(body).and_then(|key: Key| restrict(shared, &key)),
         ("POST", "/_standin/webhook_secrets") => read(body).map(|secret: Secret| roll(shared, &secret)),
         ("GET", "/_standin/requests") => Ok(requests(shared)),
         ("GET", "/_standin/deliveries") => Ok(deliveries(shared)),
@@ -107,7 +107,7 @@ fn advance(shared: &Arc<Shared>, seconds: u64) -> Result<Value, String> {
     Ok(clock(shared))
 }
 
-fn restrict(shared: &Arc<Shared>, key: Key) -> Result<Value, String> {
+fn restrict(shared: &Arc<Shared>, key: &Key) -> Result<Value, String> {
     if !key.key.starts_with("rk_test_") {
         return Err("key: a restricted key begins with rk_test_".to_owned());
     }

@@ -40,7 +40,7 @@ use crate::tasks::Tasks;
 /// The version of Stripe's API that objects have, the one that Weir's types are made from.
 pub const API_VERSION: stripe_shared::ApiVersion = stripe_shared::version::VERSION;
 /// The secret key that it knows where nothing else is said.
-pub const SECRET_KEY: &str = "sk_test_standin";
+pub const SECRET_KEY: &str = "sk_test_weir_standin";
 
 /// What a stand-in begins with.
 pub struct Options {
