@@ -5,8 +5,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres test-cluster doctest conformance clients \
-	conformance-cluster clients-cluster
+RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres test-cluster doctest stripe-sdk conformance \
+	clients conformance-cluster clients-cluster
 
 # Stories of several processes. They need a PostgreSQL and a Redis, and have a recipe of their own.
 SEVERAL := test(/^cluster::/)
@@ -64,6 +64,9 @@ test-cluster: ## front-door tests through three replicas on one PostgreSQL and R
 
 doctest: ## examples in the documentation, which nextest does not run
 	cargo test --locked --doc
+
+stripe-sdk: ## Stripe's own SDK against the stand-in for Stripe
+	scripts/stripe-sdk
 
 conformance: ## the official conformance suite, both revisions
 	scripts/conformance

@@ -174,6 +174,8 @@ ids! {
     CorrectionId = "cor";
     /// Something that somebody should know about an account.
     AccountEventId = "evt";
+    /// Credits that were told to the billing provider in one event.
+    ExportId = "exp";
 }
 
 impl ReplicaId {

@@ -35,6 +35,9 @@ pub mod settings;
 pub mod tenants;
 pub mod usage;
 
+// What stands in the place of Stripe, for tests and for trying things out.
+pub mod standin;
+
 // What everything stands on.
 pub mod breaker;
 mod cache;

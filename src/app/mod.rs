@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Keeper;
+use crate::billing::job::Job;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::credentials::{Change, Credentials, News, Refused};
@@ -208,6 +209,7 @@ impl App {
             sealer,
         });
         app.spawn_background(writer, metering);
+        app.bill().await?;
         Ok(app)
     }
 
@@ -230,6 +232,18 @@ impl App {
         if let Some(peers) = &self.peers {
             peers::spawn(self, peers);
         }
+    }
+
+    /// Where there is a Stripe, it is told what is owed.
+    async fn bill(&self) -> Result<()> {
+        let Some(job) =
+            Job::connect(&self.config.billing, &self.db, &self.clock, &self.metrics.billing).await?
+        else {
+            return Ok(());
+        };
+        let stop = self.tasks.stopping().clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(job.run())).await });
+        Ok(())
     }
 
     fn keep_accounts(&self) {

@@ -3,8 +3,12 @@
 //! Without `billing.stripe_key` nothing here runs, and everything else works as it does with one: plans that are free or paid
 //! for by hand need no Stripe.
 
+pub mod credits_meter;
+pub mod customers;
 pub mod doctor;
 pub mod events;
+pub mod export;
+pub mod job;
 pub mod report;
 pub mod setup;
 pub mod stripe;

@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use prometheus::Registry;
 
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, explain, print_table, tenant_of};
+use crate::billing::export::{Proof, Verdict as Compared};
+use crate::billing::job::Job;
 use crate::billing::report::{Line, Verdict};
 use crate::billing::stripe::Stripe;
 use crate::billing::{doctor, setup};
@@ -25,6 +27,15 @@ enum BillingCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// Compare what periods owe, what was told to Stripe and what Stripe counts, and print the proof; exit code 1 where Stripe
+    /// counts something else or cannot be read
+    Reconcile {
+        /// Only this tenant: its id, tn_..., or its name
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// Check that the key, its permissions, the account and the webhook endpoint are as Weir needs them; exit code 1 if not
     Doctor {
         #[command(flatten)]
@@ -42,10 +53,41 @@ pub(super) async fn run(args: BillingArgs) -> Result<(), Failure> {
             let (stripe, config) = connect(config)?;
             print(&setup::setup(&stripe, &config.billing, &config.public_url()).await)
         }
+        BillingCommand::Reconcile { tenant, config } => reconcile(tenant.as_deref(), config).await,
         BillingCommand::Doctor { config } => {
             let (stripe, config) = connect(config)?;
             print(&doctor::examine(&stripe, &config.billing, &config.public_url()).await)
         }
+    }
+}
+
+async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<(), Failure> {
+    let config = args.clone().load(Vec::new())?;
+    let store = args.database().await?;
+    let metrics = Metrics::register(&Registry::new())?;
+    let job = Job::connect(&config.billing, &store.db, &Clock::system(), &metrics).await.map_err(explain)?;
+    let job = job.ok_or(NO_STRIPE)?;
+    let tenant = match tenant {
+        Some(text) => Some(tenant_of(&store.db, text).await?),
+        None => None,
+    };
+    let proofs = job.reconcile(tenant).await.map_err(explain)?;
+    let rows: Vec<_> = proofs
+        .iter()
+        .map(|proof| {
+            let counted = proof.counted.map_or_else(|| "?".to_owned(), |counted| counted.to_string());
+            let amounts = [proof.owed, proof.told, proof.slots].map(|amount| amount.to_string());
+            let [owed, told, slots] = amounts;
+            let verdict = proof.verdict.text().to_owned();
+            [proof.tenant.to_string(), proof.period.to_string(), owed, told, slots, counted, verdict]
+        })
+        .collect();
+    print_table(["TENANT", "PERIOD", "OWED", "TOLD", "IN ITS MINUTES", "COUNTED", "VERDICT"], &rows);
+    let is_wrong =
+        |proof: &&Proof| matches!(proof.verdict, Compared::Missing | Compared::Extra | Compared::Unreadable);
+    match proofs.iter().filter(is_wrong).count() {
+        0 => Ok(()),
+        wrong => Err(format!("{wrong} of {} periods are not proven", proofs.len()).into()),
     }
 }
 

@@ -19,6 +19,7 @@ mod plans;
 mod prices;
 pub mod probe;
 mod service;
+mod standin;
 mod tenants;
 mod usage;
 
@@ -71,6 +72,8 @@ enum Command {
     OperatorKey(operators::OperatorKeyArgs),
     /// Check an MCP server as an outside monitor would: connect, list tools, call one that only reads
     Probe(probe::ProbeArgs),
+    /// Run a stand-in for Stripe's API on this machine, to try billing out: it is not Stripe
+    StripeStandin(standin::StandinArgs),
     /// Ask a running Weir for its health; exit code 0 if it is well
     Health(health::HealthArgs),
 }
@@ -162,6 +165,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Billing(args) => billing::run(args).await,
         Command::OperatorKey(args) => operators::run(args).await,
         Command::Probe(args) => Ok(probe::run(args).await?),
+        Command::StripeStandin(args) => standin::run(args).await,
         Command::Health(args) => health::run(args).await,
     }
 }

@@ -28,6 +28,10 @@ pub struct Billing {
     pub credit_price: String,
     pub currency: String,
     pub finalization_grace_hours: u32,
+    #[serde(rename = "export_every_ms")]
+    pub export_every: Millis,
+    #[serde(rename = "reconcile_every_ms")]
+    pub reconcile_every: Millis,
 }
 
 impl Billing {
@@ -84,7 +88,9 @@ impl Billing {
         })?;
         let good = self.currency.len() == 3 && self.currency.chars().all(|c| c.is_ascii_lowercase());
         require("billing.currency", good, || "expected three lower-case letters, such as usd".to_owned())?;
-        range("billing.finalization_grace_hours", self.finalization_grace_hours.into(), 1..=72)
+        range("billing.finalization_grace_hours", self.finalization_grace_hours.into(), 1..=72)?;
+        millis("billing.export_every_ms", self.export_every, 100..=3_600_000)?;
+        millis("billing.reconcile_every_ms", self.reconcile_every, 100..=86_400_000)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod calls;
 pub(crate) mod corrections;
 pub(crate) mod expired_keys;
+pub mod exports;
 pub mod grants;
 mod held;
 pub(crate) mod idempotency;

@@ -1,6 +1,6 @@
 //! Metrics of billing: how Stripe is asked, and how it answers.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// Seconds until an operation has its result, over all its attempts.
 const SECONDS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0];
@@ -12,6 +12,10 @@ pub struct Billing {
     pub requests: IntCounterVec,
     /// How long they took.
     pub duration: HistogramVec,
+    /// Exports by what became of them: begun, sent, verified, drifted, refused.
+    pub exports: IntCounterVec,
+    /// Periods by how ledger and Stripe compared when they were last looked at.
+    pub verdicts: IntGaugeVec,
 }
 
 impl Billing {
@@ -30,6 +34,16 @@ impl Billing {
         );
         let duration = HistogramVec::new(duration.buckets(SECONDS.to_vec()), &["operation"])?;
         registry.register(Box::new(duration.clone()))?;
-        Ok(Self { requests, duration })
+        let exports =
+            Opts::new("weir_billing_exports_total", "Exports of what is owed, by what became of them.");
+        let exports = IntCounterVec::new(exports, &["what"])?;
+        registry.register(Box::new(exports.clone()))?;
+        let verdicts = Opts::new(
+            "weir_billing_periods",
+            "Periods by how the ledger and Stripe compared at the last reconciliation.",
+        );
+        let verdicts = IntGaugeVec::new(verdicts, &["verdict"])?;
+        registry.register(Box::new(verdicts.clone()))?;
+        Ok(Self { requests, duration, exports, verdicts })
     }
 }

@@ -36,6 +36,7 @@ mod resume;
 mod secrets;
 mod shutdown;
 mod sse;
+mod standin;
 mod storms;
 mod support;
 mod usage;

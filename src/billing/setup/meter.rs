@@ -9,18 +9,18 @@ use stripe_billing::billing_meter::{
 use stripe_billing::{BillingMeter, BillingMeterStatus};
 
 use super::super::report::{Problem, Verdict};
-use super::super::stripe::Key;
+use super::super::stripe::{Key, Stripe, StripeError};
 use super::{Done, Site};
 
 /// Keys of an event's payload: whose it is, and how much.
-pub const CUSTOMER_KEY: &str = "stripe_customer_id";
+pub(in crate::billing) const CUSTOMER_KEY: &str = "stripe_customer_id";
 /// See [`CUSTOMER_KEY`].
-pub const VALUE_KEY: &str = "value";
+pub(in crate::billing) const VALUE_KEY: &str = "value";
 
 pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
     let name = site.config.credits_name();
     let detail = format!("adds up `{VALUE_KEY}` of {name} events by `{CUSTOMER_KEY}`");
-    let all = named(site, &name).await?;
+    let all = named(site.stripe, &name).await?;
     if let Some(meter) = all.iter().find(|meter| meter.status == BillingMeterStatus::Active) {
         judge(meter)?;
         return Ok(Done { id: meter.id.as_str().to_owned(), verdict: Verdict::There, detail });
@@ -38,7 +38,7 @@ pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
         .value_settings(CreateBillingMeterValueSettings::new(VALUE_KEY));
     let old: Vec<_> = all.iter().map(|meter| meter.id.as_str()).collect();
     let look = async || {
-        let all = named(site, &name).await?;
+        let all = named(site.stripe, &name).await?;
         Ok(all.into_iter().find(|meter| meter.status == BillingMeterStatus::Active))
     };
     let made = site.make(&request, &old.join(" "), look).await?;
@@ -47,7 +47,7 @@ pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
 }
 
 /// All meters of events with this name.
-async fn named(site: &Site<'_>, name: &str) -> Result<Vec<BillingMeter>, Problem> {
+pub(in crate::billing) async fn named(stripe: &Stripe, name: &str) -> Result<Vec<BillingMeter>, StripeError> {
     let page = |after: Option<&str>| {
         let list = ListBillingMeter::new().limit(100);
         match after {
@@ -55,7 +55,7 @@ async fn named(site: &Site<'_>, name: &str) -> Result<Vec<BillingMeter>, Problem
             None => list,
         }
     };
-    let all: Vec<BillingMeter> = site.stripe.all(page).await?;
+    let all: Vec<BillingMeter> = stripe.all(page).await?;
     Ok(all.into_iter().filter(|meter| meter.event_name == name).collect())
 }
 

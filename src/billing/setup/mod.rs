@@ -4,7 +4,7 @@
 //! It may run as often as anybody likes, and twice at once: what is there is found by a name of ours, and what is made has an
 //! idempotency key that follows from what is made. Nothing is ever deleted, and nothing that is not ours is changed.
 
-mod meter;
+pub(super) mod meter;
 mod portal;
 mod price;
 mod product;

@@ -1,0 +1,54 @@
+-- Billing: who is billed for a tenant, and what was told to the provider of invoices. Same tables as in migrations/postgres.
+
+create table billing_customers (
+    tenant_id text primary key not null references accounts (tenant_id),
+    -- The provider's id of whoever is billed.
+    customer text not null unique,
+    created_at integer not null,
+    -- Which process tells the provider about it, and until when.
+    claimed_by text,
+    claimed_until integer not null default 0
+) strict;
+
+-- What a period owes, told in one event per account and minute.
+create table exports (
+    id text primary key not null,
+    tenant_id text not null references billing_customers (tenant_id),
+    -- In which they are owed.
+    period_id text not null references periods (id),
+    -- The minute of the event: its beginning. Of a later period, where invoices of the other one are final.
+    slot integer not null check (slot % 60000000 = 0),
+    -- Signed: what was told too much is taken back.
+    credits integer not null check (credits <> 0),
+    -- How often the event was made anew, under another identifier.
+    generation integer not null default 1 check (generation > 0),
+    state text not null check (state in ('open', 'sent', 'verified', 'frozen')),
+    -- Of this generation.
+    first_sent_at integer,
+    last_sent_at integer,
+    -- What the provider counted in the slot. Nothing, as long as that is not known for good.
+    counted integer,
+    -- When something is to be done about it next, and how often something was.
+    due_at integer not null,
+    tries integer not null default 0,
+    -- What went wrong last.
+    note text not null default '',
+    revision integer not null default 0,
+    created_at integer not null,
+    unique (tenant_id, slot),
+    check ((state in ('verified', 'frozen')) = (counted is not null)),
+    check (state <> 'verified' or counted = credits)
+) strict;
+create index exports_period on exports (period_id);
+create index exports_due on exports (due_at) where state in ('open', 'sent');
+create trigger exports_fixed before update of id, tenant_id, period_id, slot, credits, created_at on exports
+begin select raise(abort, 'what is told to the provider of invoices does not change'); end;
+create trigger exports_kept before delete on exports
+begin select raise(abort, 'exports are kept'); end;
+
+-- Events of an account of our own, by which it is seen how far the provider has counted.
+create table canaries (
+    slot integer primary key not null check (slot % 60000000 = 0),
+    accepted_at integer,
+    seen_at integer
+) strict;

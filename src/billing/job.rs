@@ -1,0 +1,161 @@
+//! The work beside requests: what is owed is told to Stripe, and what Stripe counts is compared. Every process does it; a
+//! tenant is worked on by one at a time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use super::credits_meter::CreditsMeter;
+use super::customers;
+use super::export::{Exporter, Meter, Proof, Round, Rules, Verdict};
+use super::stripe::Stripe;
+use crate::clock::Clock;
+use crate::config;
+use crate::db::{self, Db};
+use crate::error::{Error, Result};
+use crate::id::{ReplicaId, TenantId};
+use crate::telemetry::billing::Billing as Metrics;
+
+/// Tenants, and periods, that are asked for at once.
+const BATCH: i64 = 200;
+/// Periods that ended longer ago are no longer looked at.
+const SINCE: Duration = Duration::from_secs(62 * 24 * 3600);
+
+/// What the work is done with.
+#[derive(Clone)]
+pub struct Job {
+    /// The ledger.
+    pub db: Db,
+    /// The time.
+    pub clock: Clock,
+    /// The account at Stripe.
+    pub stripe: Stripe,
+    /// `[billing]`.
+    pub config: config::Billing,
+    /// Counts.
+    pub metrics: Metrics,
+    /// In whose name tenants are claimed.
+    pub process: ReplicaId,
+}
+
+impl Job {
+    /// What is needed to work with the account of `billing.stripe_key`; nothing, where there is no Stripe. Asks Stripe for nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the database belongs to the other mode of Stripe; [`Error::Internal`] where the system has no
+    /// certificate authorities; [`Error::Database`], [`Error::Away`].
+    pub async fn connect(
+        config: &config::Billing,
+        db: &Db,
+        clock: &Clock,
+        metrics: &Metrics,
+    ) -> Result<Option<Self>> {
+        if !config.is_configured() {
+            return Ok(None);
+        }
+        let stripe =
+            Stripe::new(config, clock, metrics).map_err(|error| Error::Internal(error.to_string()))?;
+        customers::check_mode(db, &stripe).await?;
+        Ok(Some(Self {
+            db: db.clone(),
+            clock: clock.clone(),
+            stripe,
+            config: config.clone(),
+            metrics: metrics.clone(),
+            process: ReplicaId::new(),
+        }))
+    }
+
+    /// Works for ever.
+    pub async fn run(self) {
+        tokio::join!(self.export_for_ever(), self.reconcile_for_ever());
+    }
+
+    async fn export_for_ever(&self) {
+        let mut turns = tokio::time::interval(self.config.export_every.get());
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            if let Err(error) = self.export().await {
+                tracing::warn!(%error, "what is owed cannot be told to Stripe now; trying on");
+            }
+        }
+    }
+
+    async fn reconcile_for_ever(&self) {
+        let mut turns = tokio::time::interval(self.config.reconcile_every.get());
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            match self.reconcile(None).await {
+                Ok(proofs) => self.count(&proofs),
+                Err(error) => tracing::warn!(%error, "ledger and Stripe cannot be compared now; trying on"),
+            }
+        }
+    }
+
+    /// One round of the export: customers for those who owe and have none, then everything that is due.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] with Stripe's words; [`Error::Database`], [`Error::Away`].
+    pub async fn export(&self) -> Result<Round> {
+        let now = self.clock.now();
+        for tenant in db::exports::without_customer(&self.db, now.minus(SINCE), BATCH).await? {
+            customers::make(&self.db, &self.clock, &self.stripe, &self.config, tenant).await?;
+        }
+        let round = self.exporter().await?.round().await?;
+        let Round { begun, sent, verified, drifted, refused } = round;
+        for (what, count) in [
+            ("begun", begun),
+            ("sent", sent),
+            ("verified", verified),
+            ("drifted", drifted),
+            ("refused", refused),
+        ] {
+            self.metrics.exports.with_label_values(&[what]).inc_by(count as u64);
+        }
+        Ok(round)
+    }
+
+    /// Compares ledger and Stripe for all periods of customers that are not long over, or those of one tenant.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub async fn reconcile(&self, tenant: Option<TenantId>) -> Result<Vec<Proof>> {
+        let now = self.clock.now();
+        let exporter = self.exporter().await?;
+        let (mut proofs, mut after) = (Vec::new(), None);
+        loop {
+            let span = (now.minus(SINCE), now);
+            let periods = db::exports::periods(&self.db, tenant, span, after, BATCH).await?;
+            let Some(last) = periods.last() else { return Ok(proofs) };
+            after = Some(*last);
+            for period in periods {
+                proofs.extend(exporter.reconcile(period).await?);
+            }
+        }
+    }
+
+    async fn exporter(&self) -> Result<Exporter<impl Meter>> {
+        let canary = customers::canary(&self.db, &self.stripe, &self.config).await?;
+        let grace = Duration::from_secs(u64::from(self.config.finalization_grace_hours) * 3600);
+        let meter = CreditsMeter::new(self.stripe.clone(), &self.config);
+        Ok(Exporter::new(
+            self.db.clone(),
+            self.clock.clone(),
+            meter,
+            Rules { grace, canary, holder: self.process.to_string() },
+        ))
+    }
+
+    fn count(&self, proofs: &[Proof]) {
+        let mut counts: HashMap<&str, i64> = Verdict::ALL.iter().map(|verdict| (verdict.text(), 0)).collect();
+        for proof in proofs {
+            *counts.entry(proof.verdict.text()).or_default() += 1;
+        }
+        for (verdict, count) in counts {
+            self.metrics.verdicts.with_label_values(&[verdict]).set(count);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What the stand-in takes for granted about Stripe. Each has an id, which stands in a comment where the code relies on it.
+//! None has been checked against Stripe itself yet.
+
+/// One assumption.
+pub struct Assumption {
+    /// `STANDIN-...`.
+    pub id: &'static str,
+    /// What is taken for granted.
+    pub what: &'static str,
+    /// Where that comes from; where the page says less than the assumption, `what` says so.
+    pub source: &'static str,
+    /// Whether it was seen to hold against Stripe itself.
+    pub verified_live: bool,
+}
+
+const fn assume(id: &'static str, what: &'static str, source: &'static str) -> Assumption {
+    Assumption { id, what, source, verified_live: false }
+}
+
+/// All of them.
+pub const ASSUMPTIONS: &[Assumption] = &[
+    assume(
+        "STANDIN-KEY-1",
+        "A restricted key needs `<resource>_read` for GET and `<resource>_write` for the rest, and may read what it may \
+         write. The names product, plan (prices), customer, webhook, event, billing_meter, billing_meter_event and \
+         customer_portal are in part guesses.",
+        "docs.stripe.com/keys",
+    ),
+    assume(
+        "STANDIN-KEY-2",
+        "A permission that is missing gives 403 with type invalid_request_error, no code, and a message that names it.",
+        "github.com/stripe/stripe-node/issues/2246",
+    ),
+    assume(
+        "STANDIN-IDEM-1",
+        "An answer is kept for its idempotency key once the endpoint began: 200, 500, and what the endpoint refused. \
+         Parameters that are wrong in themselves, 401, 403, 404 for a path and 429 are not kept.",
+        "docs.stripe.com/api/idempotent_requests",
+    ),
+    assume(
+        "STANDIN-IDEM-2",
+        "Keys are forgotten after exactly 24 hours; the page says at least.",
+        "docs.stripe.com/api/idempotent_requests",
+    ),
+    assume(
+        "STANDIN-IDEM-3",
+        "A second request while the first with its key runs gets 409 with type idempotency_error and code \
+         idempotency_key_in_use; the type is a guess.",
+        "docs.stripe.com/error-codes",
+    ),
+    assume(
+        "STANDIN-RETRY-1",
+        "Stripe-Should-Retry is false on 400 to 404 and left out otherwise. Seen on a duplicate of a usage event only.",
+        "github.com/langfuse/langfuse/pull/16292",
+    ),
+    assume(
+        "STANDIN-RATE-1",
+        "Too many requests give 429 with code rate_limit and without Retry-After, and nothing is carried out.",
+        "docs.stripe.com/rate-limits",
+    ),
+    assume(
+        "STANDIN-RATE-2",
+        "Two usage events at once for one customer and meter: the second gets 429 and is not carried out. The code \
+         lock_timeout is a guess.",
+        "docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api",
+    ),
+    assume(
+        "STANDIN-USAGE-1",
+        "An identifier is taken, over all meters, for exactly 24 hours from when its event was accepted, also where the \
+         event is dropped later; the page says at least 24 hours. A duplicate gets 400 with the message `An event already \
+         exists with identifier X.`, type invalid_request_error and no code.",
+        "docs.stripe.com/api/billing/meter-event/create, github.com/langfuse/langfuse/pull/16292",
+    ),
+    assume(
+        "STANDIN-USAGE-2",
+        "Usage older than 35 days of 24 hours or more than 5 minutes ahead is refused with 400 at once. The codes are \
+         those of Stripe's reports on events that it could not process.",
+        "docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api",
+    ),
+    assume(
+        "STANDIN-USAGE-3",
+        "A value that is no whole number is refused with 400 at once; a negative one is taken.",
+        "docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api",
+    ),
+    assume(
+        "STANDIN-USAGE-4",
+        "An event of an unknown or inactive meter, of an unknown or deleted customer, or without customer or value is \
+         accepted with 200 and never counts. Stripe reports such events later; the stand-in does not.",
+        "docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api",
+    ),
+    assume(
+        "STANDIN-USAGE-5",
+        "An event shows in summaries a fixed time after it was accepted, at once where none is set; no page names a time.",
+        "docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api",
+    ),
+    assume(
+        "STANDIN-SUMMARY-1",
+        "Summaries are over [start, end) by the events' own time, the newest window first, and there is none for a window \
+         without events. Bounds lie on minutes, or on hours or days of UTC where grouped by them.",
+        "docs.stripe.com/api/billing/meter-event-summary/list",
+    ),
+    assume(
+        "STANDIN-METER-1",
+        "One active meter per event_name; a second is refused with 400. The code is a guess.",
+        "docs.stripe.com/api/billing/meter/create",
+    ),
+    assume(
+        "STANDIN-PRICE-1",
+        "A metered price needs an active meter, and no other price may have one.",
+        "docs.stripe.com/changelog/basil/2025-03-31/deprecate-legacy-usage-based-billing",
+    ),
+    assume(
+        "STANDIN-PRICE-2",
+        "A price has unit_amount or unit_amount_decimal and tells both; unit_amount is null where it is not whole, and a \
+         decimal is told without zeros at its end.",
+        "docs.stripe.com/api/prices/object",
+    ),
+    assume(
+        "STANDIN-PRICE-3",
+        "A lookup key belongs to one price, active or not. Another gets it only with transfer_lookup_key; else 400.",
+        "docs.stripe.com/products-prices/manage-prices",
+    ),
+    assume(
+        "STANDIN-PORTAL-1",
+        "An account has no default configuration of the portal until somebody makes one in the Dashboard, and sessions \
+         need one. Configurations always tell their products here; Stripe does so on request.",
+        "docs.stripe.com/customer-management/integrate-customer-portal",
+    ),
+    assume(
+        "STANDIN-PORTAL-2",
+        "Plan changes in the portal need products, prices that are theirs, and default_allowed_updates.",
+        "docs.stripe.com/api/customer_portal/configurations/create",
+    ),
+    assume(
+        "STANDIN-HOOK-1",
+        "Signatures carry the time of the wall, not that of a test clock, and one v1 per secret while a secret is rolled.",
+        "docs.stripe.com/webhooks",
+    ),
+    assume(
+        "STANDIN-HOOK-2",
+        "A delivery that fails is tried again with growing pauses over three days. The pauses are made up. Redirects are \
+         failures.",
+        "docs.stripe.com/webhooks",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Ids in the sources beside this file.
+    fn in_code(dir: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).expect("the sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                in_code(&path, found);
+            } else if !path.ends_with("assumptions.rs") {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                for part in text.split("STANDIN-").skip(1) {
+                    let id: String =
+                        part.chars().take_while(|c| c.is_ascii_uppercase() || *c == '-').collect();
+                    let number: String = part[id.len()..].chars().take_while(char::is_ascii_digit).collect();
+                    found.insert(format!("STANDIN-{id}{number}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_assumption_stands_in_the_code_and_in_the_list() {
+        let mut found = BTreeSet::new();
+        in_code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/standin"), &mut found);
+        let listed: BTreeSet<_> = ASSUMPTIONS.iter().map(|one| one.id.to_owned()).collect();
+        assert_eq!(found, listed);
+        assert_eq!(listed.len(), ASSUMPTIONS.len(), "an id stands for one thing");
+    }
+}

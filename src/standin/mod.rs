@@ -1,0 +1,224 @@
+//! A stand-in for Stripe's API, for tests and for trying Weir out without an account. It is not Stripe: it is a server of
+//! this repository that keeps in memory what is asked of it, behaves as the documentation says, and goes wrong on demand.
+//!
+//! What it takes for granted about Stripe stands in [`assumptions`], each with an id that stands in the code, too.
+
+mod answer;
+mod api;
+pub mod assumptions;
+mod control;
+mod deliveries;
+pub mod fault;
+mod form;
+mod idempotency;
+mod ids;
+mod keys;
+mod refusal;
+mod schema;
+mod serve;
+mod shelf;
+mod usage;
+mod world;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+pub use self::deliveries::Attempt;
+pub use self::fault::{Fault, Trouble};
+pub use self::world::Seen;
+
+use self::keys::Keys;
+use self::world::{Call, World};
+use crate::clock::{Clock, Timestamp};
+use crate::tasks::Tasks;
+
+/// The version of Stripe's API that objects have, the one that Weir's types are made from.
+pub const API_VERSION: stripe_shared::ApiVersion = stripe_shared::version::VERSION;
+/// The secret key that it knows where nothing else is said.
+pub const SECRET_KEY: &str = "sk_test_weir_standin";
+
+/// What a stand-in begins with.
+pub struct Options {
+    /// Where to listen; port 0 is any.
+    pub listen: SocketAddr,
+    /// Its time, until it is moved on.
+    pub clock: Clock,
+    /// What its ids are made from. The same seed gives the same ids.
+    pub seed: Vec<u8>,
+    /// The secret key that may do everything.
+    pub secret_key: String,
+}
+
+impl Options {
+    /// On a free port of this machine, with [`SECRET_KEY`] and the ids of always.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { listen, clock, seed: b"weir".to_vec(), secret_key: SECRET_KEY.to_owned() }
+    }
+}
+
+/// What its tasks share.
+struct Shared {
+    world: Mutex<World>,
+    tasks: Tasks,
+    /// There may be something to deliver.
+    wake: Notify,
+    /// A delivery came to its end, or there was none to make.
+    settled: Notify,
+}
+
+impl Shared {
+    fn world(&self) -> MutexGuard<'_, World> {
+        serve::lock(&self.world)
+    }
+}
+
+/// A running stand-in. It stops when this is dropped.
+pub struct Standin {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Standin {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on, or no outgoing client be made.
+    pub async fn start(options: Options) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let address = listener.local_addr()?;
+        let client = crate::egress::client(deliveries::PATIENCE).map_err(std::io::Error::other)?;
+        let Options { clock, seed, secret_key, .. } = options;
+        let world = World::new(clock, &seed, Keys::new(&secret_key), format!("http://{address}"));
+        let shared = Arc::new(Shared {
+            world: Mutex::new(world),
+            tasks: Tasks::new(),
+            wake: Notify::new(),
+            settled: Notify::new(),
+        });
+        shared.tasks.spawn(serve::accept(shared.clone(), listener));
+        shared.tasks.spawn(deliveries::run(shared.clone(), client));
+        Ok(Self { shared, address })
+    }
+
+    /// What to give a client in the place of `https://api.stripe.com`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.world().time()
+    }
+
+    /// Moves its time on, beyond that of the clock that it was given.
+    pub fn advance(&self, span: Duration) {
+        self.shared.world().advance(span);
+        self.shared.wake.notify_one();
+    }
+
+    /// Puts a fault at the end of the queue.
+    pub fn fault(&self, fault: Fault) {
+        self.shared.world().faults.push_back(fault);
+    }
+
+    /// Takes the faults away that are left, and says which.
+    pub fn clear_faults(&self) -> Vec<Fault> {
+        self.shared.world().faults.drain(..).collect()
+    }
+
+    /// How long usage that is accepted from now on stays out of summaries.
+    pub fn set_summary_lag(&self, lag: Duration) {
+        self.shared.world().usage.lag = lag;
+    }
+
+    /// Makes all usage visible in summaries that was accepted so far.
+    pub fn show_usage(&self) {
+        let mut world = self.shared.world();
+        let now = world.time();
+        world.usage.show_all(now);
+    }
+
+    /// Makes a restricted key known (`rk_test_...`), with permissions such as `customer_write`.
+    pub fn restrict_key(&self, key: &str, permissions: &[&str]) {
+        self.shared.world().keys.restrict(key, permissions.iter().map(|&permission| permission.to_owned()));
+    }
+
+    /// Registers a webhook endpoint for all events, with a secret of the caller's. Its id.
+    ///
+    /// # Errors
+    /// A sentence where the URL is none.
+    pub fn add_webhook(&self, url: &str, secret: &str) -> Result<String, String> {
+        let params = json!({ "url": url, "enabled_events": ["*"] });
+        let Value::Object(params) = params else { return Err("no parameters".to_owned()) };
+        let (ids, path, request) = (Vec::new(), "/v1/webhook_endpoints".to_owned(), String::new());
+        let call = Call { ids, params, path, request, key: None };
+        let made = api::new_endpoint(&mut self.shared.world(), &call, secret);
+        let made = made
+            .map_err(|refusal| refusal.body()["error"]["message"].as_str().unwrap_or_default().to_owned())?;
+        Ok(made["id"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Gives an endpoint a further secret, with which it signs first; with `None`, only the newest stays.
+    pub fn roll_secret(&self, endpoint: &str, secret: Option<&str>) {
+        let mut world = self.shared.world();
+        match secret {
+            Some(secret) => world.outbox.know(endpoint, secret),
+            None => world.outbox.retire(endpoint),
+        }
+    }
+
+    /// Waits until every delivery that was due has been tried.
+    pub async fn quiet(&self) {
+        loop {
+            let settled = self.shared.settled.notified();
+            let busy = {
+                let world = self.shared.world();
+                world.outbox.is_busy(world.time())
+            };
+            if !busy {
+                return;
+            }
+            self.shared.wake.notify_one();
+            settled.await;
+        }
+    }
+
+    /// The latest attempts to deliver events, the oldest first.
+    #[must_use]
+    pub fn deliveries(&self) -> Vec<Attempt> {
+        self.shared.world().outbox.made()
+    }
+
+    /// The latest requests, the oldest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        self.shared.world().seen.iter().cloned().collect()
+    }
+
+    /// The sum that a customer will be billed for, over usage from `from` on and before `to`, in seconds, whether
+    /// summaries show it yet or not.
+    #[must_use]
+    pub fn total(&self, meter: &str, customer: &str, from: i64, to: i64) -> i64 {
+        self.shared.world().usage.sums(meter, customer, (from, to), None).sum
+    }
+
+    /// Stops, and waits for its tasks.
+    pub async fn stop(self) {
+        self.shared.tasks.shut_down().await;
+    }
+}
+
+impl Drop for Standin {
+    fn drop(&mut self) {
+        self.shared.tasks.stopping().cancel();
+    }
+}
