@@ -18,6 +18,8 @@ use weir::standin::{Fault, Options, SECRET_KEY, Standin, Trouble};
 use weir::telemetry::billing::Billing as Metrics;
 
 const PUBLIC_URL: &str = "https://mcp.example.com";
+/// What a price says where a credit costs 0.25, 0.3 and 9.
+const AMOUNTS: [&str; 3] = ["0.25", "0.3", "9"];
 const THINGS: [(&str, &str); 4] = [
     ("meter", "/v1/billing/meters"),
     ("product", "/v1/products"),
@@ -124,7 +126,7 @@ async fn what_is_made_is_as_it_should_be() {
     assert_eq!(meter["event_name"], "weir_credits");
     assert_eq!(meter["default_aggregation"]["formula"], "sum");
     assert_eq!(product["id"], "weir_credits");
-    assert_eq!((&price["unit_amount_decimal"], &price["currency"]), (&"0.25".into(), &"usd".into()));
+    assert_eq!((&price["unit_amount_decimal"], &price["currency"]), (&AMOUNTS[0].into(), &"usd".into()));
     assert_eq!(
         (&price["recurring"]["meter"], &price["recurring"]["usage_type"]),
         (&meter["id"], &"metered".into())
@@ -163,7 +165,7 @@ async fn another_amount_is_another_price() {
     let (new, before): (Vec<_>, Vec<_>) =
         prices.iter().partition(|price| price["lookup_key"] == "weir_credits");
     assert_eq!((new.len(), before.len()), (1, 1), "{prices:?}");
-    assert_eq!((&new[0]["unit_amount_decimal"], &before[0]["id"]), (&"0.3".into(), &old));
+    assert_eq!((&new[0]["unit_amount_decimal"], &before[0]["id"]), (&AMOUNTS[1].into(), &old));
     assert_eq!(verdicts(&account.setup().await), all(Verdict::There));
     // And back: the same again, under another key than the first time.
     account.config.credit_price = "0.25".to_owned();
@@ -320,7 +322,8 @@ async fn doctor_finds_each_thing_that_is_wrong() {
     account.config.webhook_secrets.clear();
     let id = account.hears(&EVENTS[1..]).await;
     let lines = account.examine().await;
-    assert!(line(&lines, "price").detail.contains(r#"amount is "0.25" and should be "9""#), "{lines:?}");
+    let amounts = format!("amount is {:?} and should be {:?}", AMOUNTS[0], AMOUNTS[2]);
+    assert!(line(&lines, "price").detail.contains(&amounts), "{lines:?}");
     assert_eq!(line(&lines, "webhook secret").verdict, Verdict::Wrong);
     let endpoint = line(&lines, "webhook endpoint");
     assert!(endpoint.detail.contains(EVENTS[0]) && !endpoint.detail.contains(EVENTS[1]), "{endpoint}");
