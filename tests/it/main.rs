@@ -5,6 +5,7 @@
 mod accounts;
 mod admin;
 mod bad_input;
+mod billing;
 mod billing_export;
 mod cli;
 mod cluster;
