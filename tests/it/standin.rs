@@ -366,7 +366,14 @@ async fn a_key_has_one_answer() {
 
 /// Who gets webhooks: what came, and what to answer next; then 200.
 #[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<(Vec<(String, String)>, VecDeque<u16>)>>);
+struct Receiver(Arc<Mutex<Post>>);
+
+#[derive(Default)]
+struct Post {
+    /// Signatures and bodies.
+    came: Vec<(String, String)>,
+    answers: VecDeque<u16>,
+}
 
 impl Receiver {
     async fn start(tasks: &Tasks) -> (Self, String) {
@@ -380,12 +387,12 @@ impl Receiver {
     }
 
     fn answer(&self, statuses: &[u16]) {
-        self.0.lock().expect("a lock").1.extend(statuses);
+        self.0.lock().expect("a lock").answers.extend(statuses);
     }
 
     /// Signatures and bodies since the last look.
     fn came(&self) -> Vec<(String, String)> {
-        std::mem::take(&mut self.0.lock().expect("a lock").0)
+        std::mem::take(&mut self.0.lock().expect("a lock").came)
     }
 
     fn kinds(&self) -> Vec<String> {
@@ -399,8 +406,8 @@ impl Receiver {
 async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
     let mut state = receiver.0.lock().expect("a lock");
     let signature = headers["stripe-signature"].to_str().expect("text").to_owned();
-    state.0.push((signature, body));
-    StatusCode::from_u16(state.1.pop_front().unwrap_or(200)).expect("a status")
+    state.came.push((signature, body));
+    StatusCode::from_u16(state.answers.pop_front().unwrap_or(200)).expect("a status")
 }
 
 fn is_signed(signature: &str, body: &str, secret: &str) -> bool {
