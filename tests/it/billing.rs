@@ -18,8 +18,8 @@ use weir::standin::{Fault, Options, SECRET_KEY, Standin, Trouble};
 use weir::telemetry::billing::Billing as Metrics;
 
 const PUBLIC_URL: &str = "https://mcp.example.com";
-/// What a price says where a credit costs 0.25, 0.3 and 9.
-const AMOUNTS: [&str; 3] = ["0.25", "0.3", "9"];
+/// What the price of a micro-credit says where a credit costs 0.25, 0.3 and 9.
+const AMOUNTS: [&str; 3] = ["0.00000025", "0.0000003", "0.000009"];
 const THINGS: [(&str, &str); 4] = [
     ("meter", "/v1/billing/meters"),
     ("product", "/v1/products"),
