@@ -100,10 +100,7 @@ impl Job {
     /// # Errors
     /// [`Error::Internal`] with Stripe's words; [`Error::Database`], [`Error::Away`].
     pub async fn export(&self) -> Result<Round> {
-        let now = self.clock.now();
-        for tenant in db::exports::without_customer(&self.db, now.minus(SINCE), BATCH).await? {
-            customers::make(&self.db, &self.clock, &self.stripe, &self.config, tenant).await?;
-        }
+        self.make_customers().await?;
         let round = self.exporter().await?.round().await?;
         let Round { begun, sent, verified, drifted, refused } = round;
         for (what, count) in [
@@ -116,6 +113,24 @@ impl Job {
             self.metrics.exports.with_label_values(&[what]).inc_by(count as u64);
         }
         Ok(round)
+    }
+
+    /// Makes customers for those who owe and have none. Where Stripe does not want one, the others get theirs all the same.
+    async fn make_customers(&self) -> Result<()> {
+        let since = self.clock.now().minus(SINCE);
+        let mut after = None;
+        loop {
+            let tenants = db::exports::without_customer(&self.db, since, after, BATCH).await?;
+            let Some(last) = tenants.last() else { return Ok(()) };
+            after = Some(*last);
+            for tenant in tenants {
+                match customers::make(&self.db, &self.clock, &self.stripe, &self.config, tenant).await {
+                    Err(error @ (Error::Database(_) | Error::Away(_))) => return Err(error),
+                    Err(error) => tracing::error!(%tenant, %error, "what a tenant owes cannot be exported"),
+                    Ok(()) => {}
+                }
+            }
+        }
     }
 
     /// Compares ledger and Stripe for all periods of customers that are not long over, or those of one tenant.

@@ -91,16 +91,22 @@ pub(crate) async fn insert_customer(
     .map(|rows| rows > 0)
 }
 
-/// Tenants that owe something in a period that ends after `since`, and have no customer.
-pub(crate) async fn without_customer(db: &Db, since: Timestamp, limit: i64) -> Result<Vec<TenantId>> {
+/// Tenants that owe something in a period that ends after `since`, and have no customer; in order, after this one.
+pub(crate) async fn without_customer(
+    db: &Db,
+    since: Timestamp,
+    after: Option<TenantId>,
+    limit: i64,
+) -> Result<Vec<TenantId>> {
     on_reader!(db, |conn| sqlx::query_scalar(
         "select distinct p.tenant_id from periods p
-         where p.ends_at > $1 and p.overage_used > 0
+         where p.ends_at > $1 and p.overage_used > 0 and p.tenant_id > $2
                and not exists (select 1 from billing_customers c where c.tenant_id = p.tenant_id)
          order by p.tenant_id
-         limit $2"
+         limit $3"
     )
     .bind(since)
+    .bind(after.map(|after| after.to_string()).unwrap_or_default())
     .bind(limit)
     .fetch_all(conn))
 }

@@ -82,7 +82,7 @@ impl<M: Meter> Exporter<M> {
             for tenant in due {
                 match self.tenant(tenant, &mut round).await {
                     Err(error @ (Error::Database(_) | Error::Away(_))) => return Err(error),
-                    Err(error) => tracing::error!(%tenant, ?error, "what a tenant owes cannot be exported"),
+                    Err(error) => tracing::error!(%tenant, %error, "what a tenant owes cannot be exported"),
                     Ok(()) => {}
                 }
             }
