@@ -47,7 +47,7 @@ pub async fn canary(db: &Db, stripe: &Stripe, config: &config::Billing) -> Resul
     let request = CreateCustomer::new()
         .name("Weir, to see what is counted")
         .metadata(HashMap::from([(MARK.to_owned(), format!("{}_canary", config.prefix))]));
-    let id = made(stripe, &request, "canary").await?;
+    let id = made(stripe, &request, &format!("{}_canary", config.prefix)).await?;
     // Another process may have made one meanwhile, with the same key and so the same customer.
     db::settings::get_or_insert(db, CANARY, &id).await
 }
@@ -72,12 +72,12 @@ pub async fn make(
     let name = tenants::get(db, tenant).await?.name;
     let marks = [(MARK.to_owned(), config.prefix.clone()), ("tenant".to_owned(), tenant.to_string())];
     let request = CreateCustomer::new().name(name).metadata(HashMap::from(marks));
-    let id = made(stripe, &request, &tenant.to_string()).await?;
+    let id = made(stripe, &request, &format!("{}_{tenant}", config.prefix)).await?;
     db::exports::insert_customer(db, tenant, &id, clock.now()).await.map(|_| ())
 }
 
 async fn made(stripe: &Stripe, request: &CreateCustomer, who: &str) -> Result<String> {
-    let key = format!("weir_customer_{who}");
+    let key = format!("customer_{who}");
     let customer = stripe.send(request, Key::Named(&key)).await;
     customer
         .map(|customer| customer.id.as_str().to_owned())

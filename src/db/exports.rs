@@ -111,8 +111,8 @@ pub(crate) async fn without_customer(
     .fetch_all(conn))
 }
 
-/// Periods of tenants with customers that began before `now` and end after `since`, or of one tenant only; in order, after
-/// this one.
+/// Periods that began before `now` and end after `since`, of tenants that have a customer or owe something, or of one tenant
+/// only; in order, after this one.
 pub(crate) async fn periods(
     db: &Db,
     tenant: Option<TenantId>,
@@ -121,8 +121,10 @@ pub(crate) async fn periods(
     limit: i64,
 ) -> Result<Vec<PeriodId>> {
     on_reader!(db, |conn| sqlx::query_scalar(
-        "select p.id from periods p join billing_customers c on c.tenant_id = p.tenant_id
+        "select p.id from periods p
          where p.ends_at > $1 and p.starts_at <= $2 and p.id > $3 and ($4 = '' or p.tenant_id = $4)
+               and (p.overage_used > 0
+                    or exists (select 1 from billing_customers c where c.tenant_id = p.tenant_id))
          order by p.id
          limit $5"
     )

@@ -69,22 +69,26 @@ pub struct Proof {
 
 impl<M: Meter> Exporter<M> {
     /// Compares ledger, exports and the provider's sum for a period. Where the provider counts something else than was proven,
-    /// its slots are read once more, and what is found is frozen: the next round sets it right. Nothing, where the period or
-    /// its customer does not exist.
+    /// its slots are read once more, and what is found is frozen: the next round sets it right. Nothing, where the period does not
+    /// exist.
     ///
     /// # Errors
     /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
     pub async fn reconcile(&self, period: PeriodId) -> Result<Option<Proof>> {
         let Some(books) = db::exports::books(&self.db, period).await? else { return Ok(None) };
-        let Some(customer) = db::exports::customer(&self.db, books.tenant_id).await? else { return Ok(None) };
-        let counted = self.meter.counted(&customer, minutes(books)).await;
+        let customer = db::exports::customer(&self.db, books.tenant_id).await?;
+        let counted = match &customer {
+            Some(customer) => self.meter.counted(customer, minutes(books)).await,
+            // Whom the provider does not know, it counts nothing for.
+            None => Ok(Credits::ZERO),
+        };
         let verdict = verdict(books, counted.as_ref().ok().copied());
         let Books { tenant_id: tenant, owed, told, slots, .. } = books;
         let counted =
             counted.inspect_err(|why| tracing::warn!(%tenant, why, "what is counted cannot be read")).ok();
-        if matches!(verdict, Verdict::Missing | Verdict::Extra) {
+        if let (Some(customer), Verdict::Missing | Verdict::Extra) = (&customer, verdict) {
             tracing::error!(%tenant, %period, %slots, ?counted, "drift: the provider's sum is not what was proven");
-            self.read_again(books, &customer).await?;
+            self.read_again(books, customer).await?;
         }
         Ok(Some(Proof { period, tenant, owed, told, slots, counted, verdict }))
     }
