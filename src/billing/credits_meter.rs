@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::export::{Answer, Event, Meter};
 use super::setup::meter::{CUSTOMER_KEY, VALUE_KEY, named};
-use super::stripe::{Fate, Stripe, StripeError, Trouble};
+use super::stripe::{Fate, Said, Stripe, StripeError};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::credits::Credits;
@@ -85,16 +85,57 @@ impl Meter for CreditsMeter {
 /// What an error says of an event. That Stripe has its identifier already means that it was taken before.
 /// <https://docs.stripe.com/api/billing/meter-event/create>
 fn answer(error: &StripeError) -> Answer {
-    let is_there = |text: &str| text.contains("already exists");
-    let known = error.status == Some(400) && error.said.as_ref().is_some_and(|said| is_there(&said.message));
-    match (error.fate, &error.trouble) {
-        _ if known => Answer::Accepted,
+    let is_there = |said: &Said| said.message.contains("already exists");
+    if error.status == Some(400) && error.said.as_ref().is_some_and(is_there) {
+        return Answer::Accepted;
+    }
+    match (error.fate, error.status) {
         (Fate::Happened, _) => Answer::Accepted,
-        (Fate::Refused, Trouble::Unreachable(_)) => Answer::NotTaken { why: error.to_string(), after: None },
-        (Fate::Refused, _) if error.status == Some(429) => {
-            Answer::NotTaken { why: error.to_string(), after: None }
-        }
-        (Fate::Refused, _) => Answer::Refused(error.to_string()),
         (Fate::Unclear, _) => Answer::Unclear(error.to_string()),
+        // Never reached, or too much at once.
+        (Fate::Refused, None | Some(429)) => Answer::NotTaken { why: error.to_string(), after: None },
+        (Fate::Refused, Some(_)) => Answer::Refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stripe_client::StripeClientErr;
+
+    use super::super::stripe::Trouble;
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_became_of_an_event() {
+        let said = |message: &str| Said { message: message.to_owned(), ..Said::default() };
+        let error = |fate, trouble, status, said| StripeError {
+            fate,
+            trouble,
+            status,
+            said,
+            ..StripeError::deserialize_err("")
+        };
+        let there = Some(said("An event already exists with identifier weir_exp_1."));
+        let no = Some(said("No such customer."));
+        for (error, expected) in [
+            (error(Fate::Refused, Trouble::Status, Some(400), there), "accepted"),
+            (error(Fate::Refused, Trouble::Status, Some(400), no.clone()), "refused"),
+            (error(Fate::Refused, Trouble::Status, Some(401), no.clone()), "refused"),
+            (error(Fate::Refused, Trouble::Status, Some(429), no), "not taken"),
+            (error(Fate::Refused, Trouble::Unreachable(String::new()), None, None), "not taken"),
+            (error(Fate::Refused, Trouble::Timeout, None, None), "not taken"),
+            (error(Fate::Unclear, Trouble::Timeout, None, None), "unclear"),
+            (error(Fate::Unclear, Trouble::Broken(String::new()), None, None), "unclear"),
+            (error(Fate::Unclear, Trouble::Status, Some(502), None), "unclear"),
+            (error(Fate::Happened, Trouble::TooLarge, Some(200), None), "accepted"),
+        ] {
+            let found = match answer(&error) {
+                Answer::Accepted => "accepted",
+                Answer::NotTaken { .. } => "not taken",
+                Answer::Refused(_) => "refused",
+                Answer::Unclear(_) => "unclear",
+            };
+            assert_eq!(found, expected, "{error}");
+        }
     }
 }
