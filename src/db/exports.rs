@@ -426,7 +426,7 @@ pub(crate) async fn newest_canary(db: &Db) -> Result<Option<Timestamp>> {
 pub(crate) async fn is_proof_missing(db: &Db, before: Timestamp) -> Result<bool> {
     on_reader!(db, |conn| sqlx::query_scalar::<_, i64>(
         "select count(*) from (select 1 from exports
-                               where state in ('open', 'sent') and last_sent_at < $1 limit 1) as some"
+                               where state in ('open', 'sent') and last_sent_at < $1 limit 1) as one"
     )
     .bind(before)
     .fetch_one(conn))
