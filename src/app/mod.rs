@@ -208,8 +208,8 @@ impl App {
             metrics,
             sealer,
         });
-        app.spawn_background(writer, metering);
         app.bill().await?;
+        app.spawn_background(writer, metering);
         Ok(app)
     }
 

@@ -31,6 +31,7 @@ pub mod periods;
 pub mod plans;
 mod postgres;
 pub(crate) mod price_versions;
+pub mod proofs;
 pub mod session_history;
 pub mod settings;
 pub(crate) mod settlements;
