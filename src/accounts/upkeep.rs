@@ -141,7 +141,7 @@ async fn turn(
     let Some(mut account) = db::accounts::lock(&mut tx, tenant, now).await? else { return Ok((0, None)) };
     let mut opened = 0;
     if let Some(row) = row {
-        opened = opening::open_due(&mut tx, &mut account, &row.plan.parse()?, now, opening::AT_ONCE).await?;
+        opened = opening::go_on(&mut tx, &mut account, row.plan.parse()?, now).await?;
     }
     let closed = closing::close(&mut tx, &account, period, now).await?;
     tx.commit().await?;
