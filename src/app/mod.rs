@@ -6,10 +6,13 @@ mod prices;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Keeper;
+use crate::billing::inbox::Inbox;
+use crate::billing::inbox::receive::Receiver;
 use crate::billing::job::Job;
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -86,6 +89,8 @@ pub struct App {
     pub sealer: Arc<Sealer>,
     /// `serverInfo`, serialised.
     pub server_info: String,
+    /// Takes in what Stripe says, where there is a Stripe.
+    pub webhooks: Option<Receiver>,
     /// The other replicas, where Redis is configured.
     pub peers: Option<Arc<Peers>>,
     /// Fires when Weir is about to stop.
@@ -187,11 +192,17 @@ impl App {
             peers: peers.clone().map(|peers| (peers, last_tasks.clone())),
         };
         let sessions = Sessions::new(foundation, &config.mcp);
+        let bell = Arc::<Notify>::default();
+        let webhooks = config
+            .billing
+            .is_configured()
+            .then(|| Receiver::new(&config.billing, &db, &clock, &metrics.billing, bell.clone()));
         let app = Arc::new(Self {
             server_info: server_info(&config.mcp.server_name).to_string(),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
             tasks: Tasks::new(),
             last_tasks,
+            webhooks,
             peers,
             draining: CancellationToken::new(),
             config,
@@ -208,7 +219,7 @@ impl App {
             metrics,
             sealer,
         });
-        app.bill().await?;
+        app.bill(bell).await?;
         app.spawn_background(writer, metering);
         Ok(app)
     }
@@ -234,13 +245,15 @@ impl App {
         }
     }
 
-    /// Where there is a Stripe, it is told what is owed.
-    async fn bill(&self) -> Result<()> {
+    /// Where there is a Stripe, it is told what is owed, and what it says is worked on. `bell` rings when it said something.
+    async fn bill(&self, bell: Arc<Notify>) -> Result<()> {
         let Some(job) =
             Job::connect(&self.config.billing, &self.db, &self.clock, &self.metrics.billing).await?
         else {
             return Ok(());
         };
+        let (inbox, stop) = (Inbox::new(&job, bell), self.tasks.stopping().clone());
+        self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(inbox.run())).await });
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(job.run())).await });
         Ok(())

@@ -32,3 +32,32 @@ pub const EVENTS: [&str; 26] = [
     "invoice.voided",
     "refund.updated",
 ];
+
+/// Types of thin events about usage that was accepted and could not be counted. They come where the account has an event
+/// destination for them; the list of events does not have them. <https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage#handle-meter-event-errors>
+pub const METER_ERRORS: [&str; 2] =
+    ["v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"];
+
+/// Whether something is done about events of this type. Thin events have the names of the others behind `v1.`.
+#[must_use]
+pub fn is_followed(kind: &str) -> bool {
+    METER_ERRORS.contains(&kind) || EVENTS.contains(&kind.strip_prefix("v1.").unwrap_or(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_of_both_kinds_are_followed_and_others_not() {
+        assert!(EVENTS.is_sorted());
+        for kind in ["invoice.paid", "v1.invoice.paid", METER_ERRORS[0], METER_ERRORS[1]] {
+            assert!(is_followed(kind), "{kind}");
+        }
+        for kind in
+            ["invoice.sent", "v1.v1.invoice.paid", "v2.invoice.paid", "billing.meter.created", "", "*"]
+        {
+            assert!(!is_followed(kind), "{kind}");
+        }
+    }
+}

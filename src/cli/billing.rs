@@ -8,9 +8,10 @@ use crate::billing::export::{Proof, Verdict as Compared};
 use crate::billing::job::Job;
 use crate::billing::report::{Line, Verdict};
 use crate::billing::stripe::Stripe;
-use crate::billing::{doctor, setup};
+use crate::billing::{doctor, inbox, setup};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::db::stripe_events::EventRow;
 use crate::telemetry::billing::Billing as Metrics;
 
 /// Arguments of `weir billing`.
@@ -39,6 +40,23 @@ enum BillingCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// List what Stripe said last, newest first, or put an event back that was given up
+    Events {
+        /// Only those that were given up
+        #[arg(long)]
+        failed: bool,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Put this event back, evt_..., to be worked on again
+        #[arg(long, value_name = "ID", conflicts_with_all = ["failed", "limit", "json"])]
+        again: Option<String>,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// Check that the key, its permissions, the account and the webhook endpoint are as Weir needs them; exit code 1 if not
     Doctor {
         #[command(flatten)]
@@ -58,6 +76,16 @@ pub(super) async fn run(args: BillingArgs) -> Result<(), Failure> {
         }
         BillingCommand::Reconcile { tenant, json, config } => {
             print_proofs(&reconcile(tenant.as_deref(), config).await?, json)
+        }
+        BillingCommand::Events { again: Some(id), config, .. } => {
+            let store = config.database().await?;
+            inbox::again(&store.db, &store.clock, &id).await.map_err(explain)?;
+            say!("{id} is worked on again by the processes that serve");
+            Ok(())
+        }
+        BillingCommand::Events { failed, limit, json, again: None, config } => {
+            let store = config.database().await?;
+            print_events(&inbox::list(&store.db, failed, limit).await.map_err(explain)?, json)
         }
         BillingCommand::Doctor { config } => {
             let (stripe, config) = connect(config)?;
@@ -110,6 +138,21 @@ fn print_proofs(proofs: &[Proof], json: bool) -> Result<(), Failure> {
         0 => Ok(()),
         wrong => Err(format!("{wrong} of {} periods are not proven", proofs.len()).into()),
     }
+}
+
+fn print_events(events: &[EventRow], json: bool) -> Result<(), Failure> {
+    if json {
+        return print_json(&events);
+    }
+    let rows: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let EventRow { id, kind, object_id, state, tries, received_at, note, .. } = event.clone();
+            [id, kind, object_id, state.to_string(), tries.to_string(), received_at.to_string(), note]
+        })
+        .collect();
+    print_table(["EVENT", "TYPE", "OBJECT", "STATE", "TRIES", "RECEIVED", "NOTE"], &rows);
+    Ok(())
 }
 
 fn connect(args: ConfigArgs) -> Result<(Stripe, Config), Failure> {

@@ -34,6 +34,11 @@ pub struct Billing {
     pub export_every: Millis,
     #[serde(rename = "reconcile_every_ms")]
     pub reconcile_every: Millis,
+    #[serde(rename = "inbox_every_ms")]
+    pub inbox_every: Millis,
+    #[serde(rename = "sweep_every_ms")]
+    pub sweep_every: Millis,
+    pub keep_event_bodies_days: u32,
 }
 
 impl Billing {
@@ -41,6 +46,12 @@ impl Billing {
     #[must_use]
     pub fn is_configured(&self) -> bool {
         !self.stripe_key.expose_secret().is_empty()
+    }
+
+    /// Whether money is real: the key is one of live mode. <https://docs.stripe.com/keys>
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.stripe_key.expose_secret().split('_').nth(1) == Some("live")
     }
 
     /// What the meter, its events, the product and the price of an overage credit are called.
@@ -92,7 +103,11 @@ impl Billing {
         require("billing.currency", good, || "expected three lower-case letters, such as usd".to_owned())?;
         range("billing.finalization_grace_hours", self.finalization_grace_hours.into(), 1..=72)?;
         millis("billing.export_every_ms", self.export_every, 100..=3_600_000)?;
-        millis("billing.reconcile_every_ms", self.reconcile_every, 100..=86_400_000)
+        millis("billing.reconcile_every_ms", self.reconcile_every, 100..=86_400_000)?;
+        millis("billing.inbox_every_ms", self.inbox_every, 50..=3_600_000)?;
+        // Stripe tries to deliver for three days, and lists events for thirty.
+        millis("billing.sweep_every_ms", self.sweep_every, 100..=20 * 86_400_000)?;
+        range("billing.keep_event_bodies_days", self.keep_event_bodies_days.into(), 0..=60)
     }
 }
 

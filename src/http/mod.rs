@@ -12,3 +12,4 @@ mod middleware;
 mod origin;
 pub mod problem;
 pub mod router;
+mod webhooks;

@@ -1,6 +1,6 @@
 //! Every route. What may reach it stands in the handler's signature ([`super::caller`]).
 //!
-//! [`public_routes`] and [`admin_routes`] are also lists: a test walks them and fails for a route that no isolation
+//! [`public_routes`], [`webhook_routes`] and [`admin_routes`] are also lists: a test walks them and fails for a route that no isolation
 //! case covers.
 
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use tower_governor::{GovernorError, GovernorLayer};
 
 use super::middleware::Front;
 use super::problem::Problem;
-use super::{admin, health, mcp, metadata};
+use super::{admin, health, mcp, metadata, webhooks};
 use crate::app::App;
+use crate::billing::events;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::transport::rpc_error;
 
@@ -47,6 +48,12 @@ pub fn open_routes() -> Vec<Route> {
         ("/.well-known/oauth-protected-resource", "GET", get(metadata::protected_resource)),
         ("/.well-known/oauth-protected-resource/{*path}", "GET", get(metadata::protected_resource)),
     ]
+}
+
+/// What others send who prove who they are by signature; there where the other side is configured.
+#[must_use]
+pub fn webhook_routes() -> Vec<Route> {
+    vec![(events::PATH, "POST", post(webhooks::stripe))]
 }
 
 /// The admin API, on its own listener or the public one.
@@ -106,6 +113,9 @@ pub fn public(app: &Arc<App>) -> Router {
     let mut router = table(public_routes());
     if config.admin.enabled && config.admin.listen.is_none() {
         router = router.merge(table(admin_routes()));
+    }
+    if app.webhooks.is_some() {
+        router = router.merge(table(webhook_routes()));
     }
     // Liveness asks nobody anything and must not depend on who else comes from a balancer's address.
     let (free, limited): (Vec<_>, Vec<_>) =

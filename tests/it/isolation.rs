@@ -3,8 +3,9 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use weir::http::router::{Route, admin_routes, open_routes, public_routes};
+use weir::http::router::{Route, admin_routes, open_routes, public_routes, webhook_routes};
 
+use crate::support::database::rows;
 use crate::support::gateway::Operator;
 use crate::support::legacy::Old;
 use crate::support::tools::NOTE;
@@ -23,7 +24,15 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let gateway = Gateway::build().set("mcp.page_size", 1).start().await;
+        // With a Stripe that does not answer, so that its webhooks have a route.
+        let gateway = Gateway::build()
+            .set("mcp.page_size", 1)
+            .set("billing.stripe_key", "sk_test_0123456789")
+            .set("billing.stripe_url", "http://127.0.0.1:1")
+            .set("billing.credit_price", "0.25")
+            .set("billing.webhook_secrets", "whsec_0123456789abcdef")
+            .start()
+            .await;
         let victim = gateway.caller().await;
         let thief = gateway.caller().await;
         let thief_token = gateway.url_token(thief.tenant).await;
@@ -72,6 +81,7 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
         ("/.well-known/oauth-protected-resource/{*path}", "GET") => {
             says_nothing_of_tenants(world, "/.well-known/oauth-protected-resource/mcp").await;
         }
+        ("/webhooks/stripe", "POST") => credentials_are_no_signature(world, path).await,
         ("/admin/v1/tenants" | "/admin/v1/audit" | "/admin/v1/plans", "GET" | "POST") => {
             tenants_are_no_operators(world, path, method).await;
         }
@@ -111,6 +121,18 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
 fn own(world: &World, path: &str) -> String {
     let path = path.replace("{tenant}", &world.thief.tenant.to_string());
     path.replace("{key}", &world.thief.id.to_string()).replace("{plan}", "default")
+}
+
+/// Nobody's key takes the place of a signature, and whatever is refused is not stored.
+async fn credentials_are_no_signature(world: &World, path: &str) {
+    let event = json!({ "id": "evt_1", "object": "event", "type": "customer.deleted", "livemode": false, "created": 1 });
+    for secret in [&world.thief.secret, &world.operator.secret] {
+        let draft = world.request("POST", path).bearer(secret).body(event.clone());
+        let reply = draft.send().await;
+        assert_eq!((reply.status, &reply.json()["code"]), (400, &json!("bad_signature")));
+    }
+    let stored = rows(world.gateway.database_url(), "select count(*) from stripe_events").await;
+    assert_eq!(stored, [["0"]]);
 }
 
 async fn tenants_are_no_operators(world: &World, path: &str, method: &str) {
@@ -261,7 +283,7 @@ async fn says_nothing_of_tenants(world: &World, path: &str) {
 }
 
 fn all() -> Vec<Route> {
-    [public_routes(), open_routes(), admin_routes()].into_iter().flatten().collect()
+    [public_routes(), open_routes(), webhook_routes(), admin_routes()].into_iter().flatten().collect()
 }
 
 #[tokio::test]

@@ -41,3 +41,4 @@ mod standin;
 mod storms;
 mod support;
 mod usage;
+mod webhooks;

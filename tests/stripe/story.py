@@ -1,13 +1,17 @@
 """Stripe's own SDK against `weir stripe-standin`: every operation that the stand-in knows, its errors by class, lists
-over pages, faults, and webhooks whose signatures the SDK checks. Prints a line per chapter; fails at the first lie."""
+over pages, faults, and webhooks whose signatures the SDK checks; and a Weir that takes a webhook that the SDK signed. Prints a line per chapter; fails at the first lie."""
 
 import argparse
 import http.server
 import json
+import os
 import queue
 import re
 import subprocess
+import tempfile
 import threading
+import time
+import urllib.error
 import urllib.request
 
 import stripe
@@ -289,6 +293,57 @@ def endpoints(api, base):
     refused(stripe.InvalidRequestError, bad, 400, "url_invalid", "url")
 
 
+def signed(body, at, secret=SECRET):
+    """`Stripe-Signature`, as the SDK makes it."""
+    return f"t={at},v1={stripe.WebhookSignature._compute_signature(f'{at}.{body}', secret)}"
+
+
+def send(url, body, signature):
+    """Status and JSON of what Weir says to a webhook."""
+    headers = {"Stripe-Signature": signature, "Content-Type": "text/plain"}
+    request = urllib.request.Request(url, data=body.encode(), headers=headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def receiving(weir, api, base):
+    """A Weir takes what the SDK signed, once, and nothing else."""
+    customer = api.customers.create({"name": "of nobody"})
+    api.customers.update(customer.id, {"name": "of nobody at all"})
+    event = api.events.list({"types": ["customer.updated"], "limit": 1}).data[0]
+    body, now = json.dumps(event.to_dict(), indent=2, default=str), int(time.time())
+    with tempfile.TemporaryDirectory() as home:
+        settings = {
+            "WEIR_BILLING__STRIPE_URL": base,
+            "WEIR_BILLING__STRIPE_KEY": KEY,
+            "WEIR_BILLING__CREDIT_PRICE": "0.25",
+            "WEIR_BILLING__WEBHOOK_SECRETS": SECRET,
+        }
+        command = [weir, "dev", "--listen", "127.0.0.1:0", "--data-dir", home]
+        environment = {**os.environ, **settings}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            running = (re.search(r"Weir is running at (http://[0-9.:]+)", line) for line in process.stdout)
+            url = next(found[1] for found in running if found) + "/webhooks/stripe"
+            # What it says further must not stand in its way.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            for wrong in [signed(body + " ", now), signed(body, now, "whsec_other"), signed(body, now - 400), "t=1,v1=00"]:
+                status, said = send(url, body, wrong)
+                assert status == 400 and said["code"] in ("bad_signature", "stale"), said
+            for received in ("stored", "known"):
+                assert send(url, body, signed(body, now)) == (200, {"received": received})
+            listing = {**os.environ, "WEIR_DATABASE__URL": f"sqlite:{home}/weir.db"}
+            listed = subprocess.run([weir, "billing", "events", "--json"], env=listing, capture_output=True, check=True)
+            [stored] = json.loads(listed.stdout)
+            assert (stored["id"], stored["object_id"], stored["mode"]) == (event.id, customer.id, "test"), stored
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
 def client(base, key, retries=0):
     return stripe.StripeClient(key, base_addresses={"api": base}, max_network_retries=retries).v1
 
@@ -305,11 +360,13 @@ def main():
         for chapter in chapters:
             chapter(client(base, KEY), base)
             print(f"{chapter.__name__}: ok", flush=True)
+        receiving(weir, client(base, KEY), base)
+        print("receiving: ok", flush=True)
     finally:
         process.terminate()
         process.wait(PATIENCE)
     assert process.returncode == 0, process.returncode
-    print(f"stripe {stripe.VERSION}, {len(chapters)} chapters")
+    print(f"stripe {stripe.VERSION}, {len(chapters) + 1} chapters")
 
 
 if __name__ == "__main__":

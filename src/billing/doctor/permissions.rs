@@ -33,7 +33,7 @@ const fn write(what: &'static str, path: &'static str) -> Need {
     Need { what, method: StripeMethod::Post, path, fields: &[] }
 }
 
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 17] = [
     read("read meters", "/billing/meters"),
     write("write meters", "/billing/meters/{}"),
     // Without the name of an event it is none.
@@ -52,6 +52,7 @@ const NEEDS: [Need; 16] = [
     write("write subscriptions", "/subscriptions/{}"),
     read("read invoices", "/invoices"),
     write("write invoices", "/invoices/{}"),
+    read("read charges", "/charges"),
     write("write refunds", "/refunds/{}"),
     write("write credit notes", "/credit_notes/{}"),
     read("read events", "/events"),

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::header;
 use miniserde::Deserialize;
 use secrecy::ExposeSecret;
+use serde::de::DeserializeOwned;
 
 use super::answer::{self, Headers, MAX_BYTES};
 use super::operation::{is_plain, method};
@@ -42,7 +43,21 @@ impl Ready {
                 }
             })
         });
-        parsed.map_err(|why| StripeError {
+        parsed.map_err(|why| self.unreadable(why))
+    }
+
+    /// The same for a type of our own, which need not be the whole object.
+    pub(super) fn parsed_json<T: DeserializeOwned>(self) -> Result<T, StripeError> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            // Other texts quote what stands there.
+            let text = error.to_string();
+            let is_plain = error.is_syntax() || error.is_eof() || text.starts_with("missing field");
+            self.unreadable(if is_plain { text } else { format!("not a {}", std::any::type_name::<T>()) })
+        })
+    }
+
+    fn unreadable(self, why: String) -> StripeError {
+        StripeError {
             operation: self.operation,
             fate: Fate::Happened,
             trouble: Trouble::Unreadable(why),
@@ -51,7 +66,7 @@ impl Ready {
             request_id: self.request_id,
             replayed: false,
             attempts: self.attempts,
-        })
+        }
     }
 }
 

@@ -19,7 +19,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use miniserde::Deserialize;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
 use stripe_client::{CustomizedStripeRequest, RequestBuilder, RequestStrategy, StripeClient, StripeRequest};
 use stripe_types::{AsCursorOpt, List, Object};
 use uuid::Uuid;
@@ -101,6 +102,7 @@ pub struct Stripe {
     /// Where the API is, without a trailing slash and without `/v1`.
     url: String,
     key: SecretString,
+    is_live: bool,
     attempts: u32,
     pace: Pace,
     clock: Clock,
@@ -135,6 +137,7 @@ impl Stripe {
             client: egress::client(config.timeout.get())?,
             url: config.stripe_url.trim_end_matches('/').to_owned(),
             key: config.stripe_key.clone(),
+            is_live: config.is_live(),
             attempts: config.attempts,
             pace: Pace::USUAL,
             clock: clock.clone(),
@@ -148,10 +151,16 @@ impl Stripe {
         Self { pace, ..self }
     }
 
+    /// The same with another number of attempts, for whoever tries again by itself.
+    #[must_use]
+    pub fn with_attempts(self, attempts: u32) -> Self {
+        Self { attempts, ..self }
+    }
+
     /// Whether money is real: the key is one of live mode. <https://docs.stripe.com/keys>
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.key.expose_secret().split('_').nth(1) == Some("live")
+        self.is_live
     }
 
     /// Does what `request` says and returns what Stripe made of it.
@@ -211,6 +220,14 @@ impl Stripe {
         key: Key<'_>,
     ) -> Result<T, StripeError> {
         self.perform(self.call(request, key), Ready::parsed).await
+    }
+
+    /// Reads what `request` asks for as a type of our own, which has only what is needed of it.
+    ///
+    /// # Errors
+    /// [`StripeError`].
+    pub async fn read_json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, StripeError> {
+        self.perform(self.call(request, Key::Fresh), Ready::parsed_json).await
     }
 
     fn call<'a>(&self, request: RequestBuilder, key: Key<'a>) -> Call<'a> {

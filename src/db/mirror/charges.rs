@@ -1,0 +1,88 @@
+//! The mirror of charges: rows and SQL.
+
+use sqlx::FromRow;
+
+use super::Mirrored;
+use crate::clock::Timestamp;
+use crate::db::{Db, Tx, done};
+use crate::error::Result;
+use crate::id::TenantId;
+
+/// A charge, as far as it is looked at. Amounts are in the smallest unit of its currency. <https://docs.stripe.com/api/charges/object>
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Charge {
+    /// `ch_...`.
+    pub id: String,
+    /// Whose it is at Stripe.
+    pub customer: String,
+    /// The payment that it is part of.
+    pub payment_intent: Option<String>,
+    /// `succeeded`, `pending` or `failed`, in Stripe's words.
+    pub status: String,
+    /// Three lower-case letters.
+    pub currency: String,
+    /// What was charged.
+    pub amount: i64,
+    /// What of that was given back.
+    pub amount_refunded: i64,
+    /// Whether its payer disputes it, or did.
+    pub disputed: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Puts a charge of a tenant in the place of what is known of it.
+pub(crate) async fn upsert(tx: &mut Tx, tenant: TenantId, row: &Charge, fetched_at: Timestamp) -> Result<()> {
+    in_tx!(tx, |conn| done(
+        sqlx::query(
+            "insert into billing_charges (id, tenant_id, customer, payment_intent, status, currency, amount,
+                 amount_refunded, disputed, created_at, fetched_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             on conflict (id) do update set customer = $3, payment_intent = $4, status = $5, currency = $6,
+                 amount = $7, amount_refunded = $8, disputed = $9, fetched_at = $11,
+                 revision = billing_charges.revision + 1"
+        )
+        .bind(row.id.as_str())
+        .bind(tenant)
+        .bind(row.customer.as_str())
+        .bind(row.payment_intent.as_deref())
+        .bind(row.status.as_str())
+        .bind(row.currency.as_str())
+        .bind(row.amount)
+        .bind(row.amount_refunded)
+        .bind(row.disputed)
+        .bind(row.created_at)
+        .bind(fetched_at)
+        .execute(conn)
+    ))
+    .map(|_| ())
+}
+
+/// The charge of this id.
+///
+/// # Errors
+/// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
+pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Charge>>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed,
+               created_at, tenant_id, fetched_at, revision
+         from billing_charges where id = $1"
+    )
+    .bind(id)
+    .fetch_optional(conn))
+}
+
+/// The charges of a tenant, newest first; at most so many.
+///
+/// # Errors
+/// As [`get`].
+pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Charge>>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed,
+               created_at, tenant_id, fetched_at, revision
+         from billing_charges where tenant_id = $1 order by created_at desc, id desc limit $2"
+    )
+    .bind(tenant)
+    .bind(limit)
+    .fetch_all(conn))
+}

@@ -1,0 +1,127 @@
+//! The mirror of subscriptions: rows and SQL.
+
+use sqlx::FromRow;
+
+use super::Mirrored;
+use crate::clock::Timestamp;
+use crate::db::{Db, Tx, done};
+use crate::error::Result;
+use crate::id::TenantId;
+
+/// A subscription, as far as it is looked at. <https://docs.stripe.com/api/subscriptions/object>
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Subscription {
+    /// `sub_...`.
+    pub id: String,
+    /// Whose it is at Stripe.
+    pub customer: String,
+    /// Such as `active`, `past_due` or `canceled`, in Stripe's words.
+    pub status: String,
+    /// The plan that its metadata names.
+    pub plan: Option<String>,
+    /// By which its periods are counted.
+    pub billing_cycle_anchor: Timestamp,
+    /// The earliest beginning of a period of its items.
+    pub current_period_start: Option<Timestamp>,
+    /// The latest end of one.
+    pub current_period_end: Option<Timestamp>,
+    /// When its trial ends, or ended.
+    pub trial_end: Option<Timestamp>,
+    /// When it will end.
+    pub cancel_at: Option<Timestamp>,
+    /// Whether that is the end of its period.
+    pub cancel_at_period_end: bool,
+    /// When somebody cancelled it, be it for a later end.
+    pub canceled_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The price of its base fee.
+    pub base_price: Option<String>,
+    /// The item of its base fee.
+    pub base_item: Option<String>,
+    /// The base fee, in the smallest unit of the currency; nothing, where Stripe has no whole number.
+    pub base_amount: Option<i64>,
+    /// The item of metered usage.
+    pub metered_item: Option<String>,
+    /// Its newest invoice.
+    pub latest_invoice: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Puts a subscription of a tenant in the place of what is known of it.
+pub(crate) async fn upsert(
+    tx: &mut Tx,
+    tenant: TenantId,
+    row: &Subscription,
+    fetched_at: Timestamp,
+) -> Result<()> {
+    in_tx!(tx, |conn| done(
+        sqlx::query(
+            "insert into billing_subscriptions (id, tenant_id, customer, status, plan, billing_cycle_anchor,
+                 current_period_start, current_period_end, trial_end, cancel_at, cancel_at_period_end,
+                 canceled_at, ended_at, base_price, base_item, base_amount, metered_item, latest_invoice,
+                 created_at, fetched_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                     $20)
+             on conflict (id) do update set customer = $3, status = $4, plan = $5,
+                 billing_cycle_anchor = $6, current_period_start = $7, current_period_end = $8,
+                 trial_end = $9, cancel_at = $10, cancel_at_period_end = $11, canceled_at = $12,
+                 ended_at = $13, base_price = $14, base_item = $15, base_amount = $16, metered_item = $17,
+                 latest_invoice = $18, fetched_at = $20, revision = billing_subscriptions.revision + 1"
+        )
+        .bind(row.id.as_str())
+        .bind(tenant)
+        .bind(row.customer.as_str())
+        .bind(row.status.as_str())
+        .bind(row.plan.as_deref())
+        .bind(row.billing_cycle_anchor)
+        .bind(row.current_period_start)
+        .bind(row.current_period_end)
+        .bind(row.trial_end)
+        .bind(row.cancel_at)
+        .bind(row.cancel_at_period_end)
+        .bind(row.canceled_at)
+        .bind(row.ended_at)
+        .bind(row.base_price.as_deref())
+        .bind(row.base_item.as_deref())
+        .bind(row.base_amount)
+        .bind(row.metered_item.as_deref())
+        .bind(row.latest_invoice.as_deref())
+        .bind(row.created_at)
+        .bind(fetched_at)
+        .execute(conn)
+    ))
+    .map(|_| ())
+}
+
+/// The subscription of this id.
+///
+/// # Errors
+/// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
+pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Subscription>>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, customer, status, plan, billing_cycle_anchor, current_period_start, current_period_end,
+               trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
+               base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
+         from billing_subscriptions where id = $1"
+    )
+    .bind(id)
+    .fetch_optional(conn))
+}
+
+/// The subscriptions of a tenant, newest first; at most so many.
+///
+/// # Errors
+/// As [`get`].
+pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Subscription>>> {
+    on_reader!(db, |conn| sqlx::query_as(
+        "select id, customer, status, plan, billing_cycle_anchor, current_period_start, current_period_end,
+               trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
+               base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
+         from billing_subscriptions where tenant_id = $1 order by created_at desc, id desc limit $2"
+    )
+    .bind(tenant)
+    .bind(limit)
+    .fetch_all(conn))
+}
