@@ -28,6 +28,8 @@ pub(crate) struct Wanted {
     pub(crate) next: Option<Option<(PlanName, Timestamp)>>,
     /// What it may do.
     pub(crate) access: Option<Access>,
+    /// The subscription that it follows; `Some(None)`: none.
+    pub(crate) subscription: Option<Option<String>>,
 }
 
 /// Makes a tenant's account as it is to be; where it is so already, nothing changes. Periods on another plan, or counted from another
@@ -61,6 +63,11 @@ pub(crate) async fn follow(
             db::accounts::set_next_plan(tx, tenant, name.zip(at)).await?;
             detail.insert("next".to_owned(), json!({ "plan": name, "from": at }));
         }
+    }
+    if let Some(subscription) = wanted.subscription.as_ref().filter(|wanted| **wanted != account.subscription)
+    {
+        db::accounts::set_subscription(tx, tenant, subscription.as_deref()).await?;
+        detail.insert("subscription".to_owned(), json!(subscription));
     }
     if let Some(access) = wanted.access.filter(|access| *access != account.access) {
         db::accounts::set_access(tx, tenant, access).await?;

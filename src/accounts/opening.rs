@@ -222,8 +222,8 @@ pub(super) async fn switch(
 }
 
 /// Holds the tenant's account, if there is one, until the transaction ends. The tenant's row must be held.
-pub(crate) async fn hold(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<()> {
-    db::accounts::lock(tx, tenant, now).await.map(|_| ())
+pub(crate) async fn hold(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Account>> {
+    db::accounts::lock(tx, tenant, now).await
 }
 
 /// For how long after its deletion calls of a tenant may still begin: other processes hear of it within this time.

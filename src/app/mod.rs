@@ -14,6 +14,7 @@ use crate::accounts::Keeper;
 use crate::billing::inbox::Inbox;
 use crate::billing::inbox::receive::Receiver;
 use crate::billing::job::Job;
+use crate::billing::shop::Shop;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::credentials::{Change, Credentials, News, Refused};
@@ -91,6 +92,8 @@ pub struct App {
     pub server_info: String,
     /// Takes in what Stripe says, where there is a Stripe.
     pub webhooks: Option<Receiver>,
+    /// What tenants buy for themselves, where there is a Stripe.
+    pub shop: Option<Shop>,
     /// The other replicas, where Redis is configured.
     pub peers: Option<Arc<Peers>>,
     /// Fires when Weir is about to stop.
@@ -197,7 +200,10 @@ impl App {
             .billing
             .is_configured()
             .then(|| Receiver::new(&config.billing, &db, &clock, &metrics.billing, bell.clone()));
+        // Before anything runs: a key of the wrong mode ends it here.
+        let job = Job::connect(&config, &db, &clock, &metrics.billing).await?;
         let app = Arc::new(Self {
+            shop: job.as_ref().map(|job| job.shop.clone()),
             server_info: server_info(&config.mcp.server_name).to_string(),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
             tasks: Tasks::new(),
@@ -219,8 +225,10 @@ impl App {
             metrics,
             sealer,
         });
-        app.bill(bell).await?;
         app.spawn_background(writer, metering);
+        if let Some(job) = job {
+            app.bill(job, bell);
+        }
         Ok(app)
     }
 
@@ -245,18 +253,12 @@ impl App {
         }
     }
 
-    /// Where there is a Stripe, it is told what is owed, and what it says is worked on. `bell` rings when it said something.
-    async fn bill(&self, bell: Arc<Notify>) -> Result<()> {
-        let Some(job) =
-            Job::connect(&self.config.billing, &self.db, &self.clock, &self.metrics.billing).await?
-        else {
-            return Ok(());
-        };
+    /// Stripe is told what is owed, and what it says is worked on. `bell` rings when it said something.
+    fn bill(&self, job: Job, bell: Arc<Notify>) {
         let (inbox, stop) = (Inbox::new(&job, bell), self.tasks.stopping().clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(inbox.run())).await });
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(job.run())).await });
-        Ok(())
     }
 
     fn keep_accounts(&self) {

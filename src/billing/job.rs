@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use super::consequences::Follower;
 use super::credits_meter::CreditsMeter;
 use super::customers;
 use super::export::{Exporter, Meter, Proof, Round, Rules, SINCE, Verdict};
+use super::shop::Shop;
 use super::stripe::Stripe;
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, Config};
+use crate::db::mirror::subscriptions;
 use crate::db::{self, Db};
 use crate::error::{Error, Result, bearable};
 use crate::id::{ReplicaId, TenantId};
@@ -37,6 +40,10 @@ pub struct Job {
     pub metrics: Metrics,
     /// In whose name tenants are claimed.
     pub process: ReplicaId,
+    /// What follows from what Stripe says.
+    pub follower: Follower,
+    /// What is sold.
+    pub shop: Shop,
 }
 
 impl Job {
@@ -45,31 +52,35 @@ impl Job {
     /// # Errors
     /// [`Error::Invalid`] where the database belongs to the other mode of Stripe; [`Error::Internal`] where the system has no
     /// certificate authorities; [`Error::Database`], [`Error::Away`].
-    pub async fn connect(
-        config: &config::Billing,
-        db: &Db,
-        clock: &Clock,
-        metrics: &Metrics,
-    ) -> Result<Option<Self>> {
+    pub async fn connect(config: &Config, db: &Db, clock: &Clock, metrics: &Metrics) -> Result<Option<Self>> {
+        let (public_url, lead, config) = (config.public_url(), config.metering.lead.get(), &config.billing);
         if !config.is_configured() {
             return Ok(None);
         }
         let stripe =
             Stripe::new(config, clock, metrics).map_err(|error| Error::Internal(error.to_string()))?;
         customers::check_mode(db, &stripe).await?;
-        Ok(Some(Self {
+        let (db, clock, config, metrics) = (db.clone(), clock.clone(), config.clone(), metrics.clone());
+        let follower = Follower {
             db: db.clone(),
             clock: clock.clone(),
-            stripe,
             config: config.clone(),
+            lead,
             metrics: metrics.clone(),
-            process: ReplicaId::new(),
-        }))
+        };
+        let shop = Shop {
+            db: db.clone(),
+            clock: clock.clone(),
+            stripe: stripe.clone(),
+            config: config.clone(),
+            public_url,
+        };
+        Ok(Some(Self { follower, shop, db, clock, stripe, config, metrics, process: ReplicaId::new() }))
     }
 
     /// Works for ever.
     pub async fn run(self) {
-        tokio::join!(self.export_for_ever(), self.reconcile_for_ever());
+        tokio::join!(self.export_for_ever(), self.reconcile_for_ever(), self.follow_for_ever());
     }
 
     async fn export_for_ever(&self) {
@@ -111,11 +122,37 @@ impl Job {
             let Some(tenant) = tenant else { break };
             let compared = self.reconcile(Some(tenant), |_| ()).await;
             bearable(compared, tenant, "ledger and Stripe cannot be compared")?;
+            bearable(self.keep(tenant).await, tenant, "its subscription cannot be kept")?;
         }
         let mut counts: HashMap<_, _> = Verdict::ALL.iter().map(|verdict| (*verdict, 0)).collect();
         counts.extend(db::proofs::verdicts(&self.db, self.clock.now().minus(SINCE)).await?);
         for (verdict, count) in counts {
             self.metrics.verdicts.with_label_values(&[verdict.as_str()]).set(count);
+        }
+        Ok(())
+    }
+
+    async fn follow_for_ever(&self) {
+        let mut turns = tokio::time::interval(self.config.export_every.get());
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            if let Err(error) = self.follow().await {
+                tracing::warn!(%error, "accounts cannot follow their subscriptions now; trying on");
+            }
+        }
+    }
+
+    /// What follows from the time: unpaid invoices mean more the longer they are unpaid, and whoever is deleted pays no longer.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub async fn follow(&self) -> Result<()> {
+        self.follower.unpaid().await?;
+        self.follower.measure().await?;
+        for known in subscriptions::of_nobody(&self.db, BATCH).await? {
+            let ended = self.shop.end(&known.object).await;
+            bearable(ended, known.tenant, "the subscription of a deleted tenant cannot be ended")?;
         }
         Ok(())
     }
@@ -175,6 +212,18 @@ impl Job {
                 }
             }
         }
+    }
+
+    /// What else is looked at now and then: invoices that could not be compared for good, and whether the subscription has the price
+    /// that its plan will have.
+    async fn keep(&self, tenant: TenantId) -> Result<()> {
+        self.follower.invoices_again(tenant).await?;
+        for known in subscriptions::of_tenant(&self.db, tenant, BATCH).await? {
+            if known.object.is_open() {
+                self.shop.align(tenant, &known.object).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn exporter(&self) -> Result<Exporter<impl Meter>> {

@@ -98,7 +98,7 @@ async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<Vec<Proof>,
     let config = args.clone().load(Vec::new())?;
     let store = args.database().await?;
     let metrics = Metrics::register(&Registry::new())?;
-    let job = Job::connect(&config.billing, &store.db, &Clock::system(), &metrics).await.map_err(explain)?;
+    let job = Job::connect(&config, &store.db, &Clock::system(), &metrics).await.map_err(explain)?;
     let job = job.ok_or(NO_STRIPE)?;
     let tenant = match tenant {
         Some(text) => Some(tenant_of(&store.db, text).await?),

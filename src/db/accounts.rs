@@ -51,6 +51,8 @@ pub struct Account {
     pub spend_cap: Option<Credits>,
     /// What it may still do.
     pub access: Access,
+    /// The provider's id of the subscription that it follows.
+    pub subscription: Option<String>,
     /// The plan of its periods that begin from `next_plan_at` on, where that is not the one that the tenant is on.
     pub next_plan: Option<PlanName>,
     /// From when on.
@@ -85,7 +87,7 @@ impl TryFrom<String> for Cycle {
 pub(crate) async fn get(db: &Db, tenant: TenantId) -> Result<Option<Account>> {
     on_reader!(db, |conn| {
         sqlx::query_as(
-        "select tenant_id, cycle, anchor_at, spend_cap, access, next_plan, next_plan_at, revision, created_at,
+        "select tenant_id, cycle, anchor_at, spend_cap, access, subscription, next_plan, next_plan_at, revision, created_at,
                    updated_at
          from accounts
          where tenant_id = $1"
@@ -100,7 +102,7 @@ pub(crate) async fn lock(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Resul
     in_tx!(tx, |conn| {
         sqlx::query_as(
         "update accounts set revision = revision + 1, updated_at = $2 where tenant_id = $1
-         returning tenant_id, cycle, anchor_at, spend_cap, access, next_plan, next_plan_at, revision, created_at,
+         returning tenant_id, cycle, anchor_at, spend_cap, access, subscription, next_plan, next_plan_at, revision, created_at,
                    updated_at"
     )
     .bind(tenant)
@@ -118,7 +120,7 @@ pub(crate) async fn lock_or_make(tx: &mut Tx, tenant: TenantId, now: Timestamp) 
         sqlx::query_as(
         "insert into accounts (tenant_id, cycle, anchor_at, created_at, updated_at)
          values ($1, 'calendar', $2, $2, $2)
-         returning tenant_id, cycle, anchor_at, spend_cap, access, next_plan, next_plan_at, revision, created_at,
+         returning tenant_id, cycle, anchor_at, spend_cap, access, subscription, next_plan, next_plan_at, revision, created_at,
                    updated_at"
     )
     .bind(tenant)
@@ -159,6 +161,20 @@ pub(crate) async fn set_access(tx: &mut Tx, tenant: TenantId, access: Access) ->
         sqlx::query("update accounts set access = $2 where tenant_id = $1")
             .bind(tenant)
             .bind(access)
+            .execute(conn)
+    ))
+    .map(|_| ())
+}
+
+pub(crate) async fn set_subscription(
+    tx: &mut Tx,
+    tenant: TenantId,
+    subscription: Option<&str>,
+) -> Result<()> {
+    in_tx!(tx, |conn| done(
+        sqlx::query("update accounts set subscription = $2 where tenant_id = $1")
+            .bind(tenant)
+            .bind(subscription)
             .execute(conn)
     ))
     .map(|_| ())

@@ -22,6 +22,7 @@ pub mod grants;
 mod held;
 pub(crate) mod idempotency;
 pub mod invalidations;
+pub mod invoice_proofs;
 pub mod ledger;
 pub(crate) mod meters;
 mod migrations;
@@ -40,6 +41,7 @@ pub(crate) mod slabs;
 mod sqlite;
 pub mod stripe_events;
 pub mod tenants;
+pub(crate) mod top_ups;
 mod tx;
 pub mod usage_days;
 

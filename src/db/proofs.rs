@@ -221,3 +221,15 @@ pub(crate) async fn claim_ending(
     .fetch_optional(conn)
     })
 }
+
+/// What is proven to be counted of what a tenant owes in its running period.
+pub(crate) async fn counted_now(db: &Db, tenant: TenantId, now: Timestamp) -> Result<Credits> {
+    on_reader!(db, |conn| sqlx::query_scalar(
+        "select cast(coalesce(sum(e.counted), 0) as bigint)
+         from periods p join exports e on e.period_id = p.id
+         where p.tenant_id = $1 and p.starts_at <= $2 and p.ends_at > $2"
+    )
+    .bind(tenant)
+    .bind(now)
+    .fetch_one(conn))
+}

@@ -51,7 +51,7 @@ impl World {
         let app = &gateway.app;
         let stripe = Stripe::new(&app.config.billing, &clock, &app.metrics.billing).expect("a client");
         setup::setup(&stripe, &app.config.billing, "http://127.0.0.1").await;
-        let job = Job::connect(&app.config.billing, &app.db, &clock, &app.metrics.billing).await;
+        let job = Job::connect(&app.config, &app.db, &clock, &app.metrics.billing).await;
         let job = job.expect("a job").expect("a Stripe");
         let shop = Shop { db: &app.db, clock: &clock };
         let terms =
@@ -254,7 +254,7 @@ async fn a_tenant_is_compared_by_one_process_each_hour_and_once_more_before_its_
     world.clock.advance(3 * MINUTE);
     assert_eq!(world.export().await.verified, 1);
     let app = &world.gateway.app;
-    let other = Job::connect(&app.config.billing, &app.db, &world.clock, &app.metrics.billing).await;
+    let other = Job::connect(&app.config, &app.db, &world.clock, &app.metrics.billing).await;
     let other = other.expect("a job").expect("a Stripe");
     // Of two that begin at the same time.
     let compared = async || {
@@ -289,8 +289,8 @@ async fn a_tenant_is_compared_by_one_process_each_hour_and_once_more_before_its_
 #[tokio::test]
 async fn a_database_belongs_to_one_mode() {
     let world = World::new(3_600_000).await;
-    let mut config = world.gateway.app.config.billing.clone();
-    config.stripe_key = "sk_live_0123456789".into();
+    let mut config = world.gateway.app.config.clone();
+    config.billing.stripe_key = "sk_live_0123456789".into();
     let app = &world.gateway.app;
     let refused = Job::connect(&config, &app.db, &world.clock, &app.metrics.billing).await;
     let refused = refused.err().expect("refused").to_string();

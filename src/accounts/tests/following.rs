@@ -35,6 +35,7 @@ fn subscribed(plan: &str, anchor: Timestamp) -> Wanted {
         is_paid: true,
         next: Some(None),
         access: Some(Access::Open),
+        subscription: Some(Some("sub_1".to_owned())),
     }
 }
 
