@@ -6,7 +6,6 @@ mod prices;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -192,17 +191,12 @@ impl App {
             peers: peers.clone().map(|peers| (peers, last_tasks.clone())),
         };
         let sessions = Sessions::new(foundation, &config.mcp);
-        let bell = Arc::<Notify>::default();
-        let webhooks = config
-            .billing
-            .is_configured()
-            .then(|| Receiver::new(&config.billing, &db, &clock, &metrics.billing, bell.clone()));
         let app = Arc::new(Self {
             server_info: server_info(&config.mcp.server_name).to_string(),
+            webhooks: Receiver::new(&config.billing, &db, &clock, &metrics.billing),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
             tasks: Tasks::new(),
             last_tasks,
-            webhooks,
             peers,
             draining: CancellationToken::new(),
             config,
@@ -220,7 +214,7 @@ impl App {
             sealer,
         });
         app.spawn_background(writer, metering);
-        app.bill(bell).await?;
+        app.bill().await?;
         Ok(app)
     }
 
@@ -245,14 +239,11 @@ impl App {
         }
     }
 
-    /// Where there is a Stripe, it is told what is owed, and what it says is worked on. `bell` rings when it said something.
-    async fn bill(&self, bell: Arc<Notify>) -> Result<()> {
-        let Some(job) =
-            Job::connect(&self.config.billing, &self.db, &self.clock, &self.metrics.billing).await?
-        else {
-            return Ok(());
-        };
-        let (inbox, stop) = (Inbox::new(&job, bell), self.tasks.stopping().clone());
+    /// Where there is a Stripe, it is told what is owed, and what it says is worked on.
+    async fn bill(&self) -> Result<()> {
+        let job = Job::connect(&self.config.billing, &self.db, &self.clock, &self.metrics.billing).await?;
+        let (Some(job), Some(webhooks)) = (job, &self.webhooks) else { return Ok(()) };
+        let (inbox, stop) = (Inbox::new(&job, webhooks.bell()), self.tasks.stopping().clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(inbox.run())).await });
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(job.run())).await });
