@@ -308,12 +308,19 @@ pub(super) struct RawCharge {
     #[serde(default)]
     amount_refunded: i64,
     #[serde(default)]
-    disputed: bool,
+    pub(super) disputed: bool,
     created: Seconds,
 }
 
+/// A dispute about a charge. <https://docs.stripe.com/api/disputes/object>
+#[derive(Debug, Deserialize)]
+pub(super) struct RawDispute {
+    status: String,
+}
+
 impl RawCharge {
-    pub(super) fn kept(self) -> Found {
+    /// With its newest dispute.
+    pub(super) fn kept(self, dispute: Option<RawDispute>) -> Found {
         let Some(customer) = id(self.customer) else { return Found::Nobodys };
         object(Fetched::Charge(Charge {
             id: self.id,
@@ -324,6 +331,7 @@ impl RawCharge {
             amount: self.amount,
             amount_refunded: self.amount_refunded,
             disputed: self.disputed,
+            dispute_status: dispute.map(|dispute| dispute.status),
             created_at: self.created.into(),
         }))
     }
@@ -456,8 +464,13 @@ mod tests {
             "id": "ch_1", "customer": "cus_1", "payment_intent": "pi_1", "status": "succeeded", "currency": "usd",
             "amount": 2_000, "amount_refunded": 500, "disputed": true, "created": 5,
         });
-        let Fetched::Charge(charge) = fetched(read::<RawCharge>(charge).kept()) else { panic!("a charge") };
+        let Fetched::Charge(charge) =
+            fetched(read::<RawCharge>(charge).kept(Some(read(json!({ "id": "dp_1", "status": "lost" })))))
+        else {
+            panic!("a charge")
+        };
         assert_eq!((charge.amount_refunded, charge.disputed), (500, true));
+        assert_eq!(charge.dispute_status.as_deref(), Some("lost"));
         let deleted =
             read::<RawCustomer>(json!({ "id": "cus_1", "object": "customer", "deleted": true })).kept();
         let expected = Customer { id: "cus_1".to_owned(), deleted: true };

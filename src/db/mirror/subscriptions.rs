@@ -102,8 +102,8 @@ pub(crate) async fn upsert(
 pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Subscription>>> {
     on_reader!(db, |conn| sqlx::query_as(
         "select id, customer, status, plan, billing_cycle_anchor, current_period_start, current_period_end,
-               trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
-               base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
+                trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
+                base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
          from billing_subscriptions where id = $1"
     )
     .bind(id)
@@ -117,8 +117,8 @@ pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Subscription>>> {
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Subscription>>> {
     on_reader!(db, |conn| sqlx::query_as(
         "select id, customer, status, plan, billing_cycle_anchor, current_period_start, current_period_end,
-               trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
-               base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
+                trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
+                base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
          from billing_subscriptions where tenant_id = $1 order by created_at desc, id desc limit $2"
     )
     .bind(tenant)
