@@ -137,6 +137,8 @@ create table billing_charges (
     amount bigint not null,
     amount_refunded bigint not null,
     disputed boolean not null,
+    -- Of its newest dispute, in the provider's words.
+    dispute_status text,
     created_at bigint not null,
     fetched_at bigint not null,
     revision bigint not null default 1

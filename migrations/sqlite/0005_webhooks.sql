@@ -137,6 +137,8 @@ create table billing_charges (
     amount integer not null,
     amount_refunded integer not null,
     disputed integer not null check (disputed in (0, 1)),
+    -- Of its newest dispute, in the provider's words.
+    dispute_status text,
     created_at integer not null,
     fetched_at integer not null,
     revision integer not null default 1

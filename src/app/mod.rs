@@ -6,7 +6,6 @@ mod prices;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -195,20 +194,15 @@ impl App {
             peers: peers.clone().map(|peers| (peers, last_tasks.clone())),
         };
         let sessions = Sessions::new(foundation, &config.mcp);
-        let bell = Arc::<Notify>::default();
-        let webhooks = config
-            .billing
-            .is_configured()
-            .then(|| Receiver::new(&config.billing, &db, &clock, &metrics.billing, bell.clone()));
         // Before anything runs: a key of the wrong mode ends it here.
         let job = Job::connect(&config, &db, &clock, &metrics.billing).await?;
         let app = Arc::new(Self {
             shop: job.as_ref().map(|job| job.shop.clone()),
             server_info: server_info(&config.mcp.server_name).to_string(),
+            webhooks: Receiver::new(&config.billing, &db, &clock, &metrics.billing),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
             tasks: Tasks::new(),
             last_tasks,
-            webhooks,
             peers,
             draining: CancellationToken::new(),
             config,
@@ -226,9 +220,7 @@ impl App {
             sealer,
         });
         app.spawn_background(writer, metering);
-        if let Some(job) = job {
-            app.bill(job, bell);
-        }
+        app.bill(job);
         Ok(app)
     }
 
@@ -253,9 +245,10 @@ impl App {
         }
     }
 
-    /// Stripe is told what is owed, and what it says is worked on. `bell` rings when it said something.
-    fn bill(&self, job: Job, bell: Arc<Notify>) {
-        let (inbox, stop) = (Inbox::new(&job, bell), self.tasks.stopping().clone());
+    /// Where there is a Stripe, it is told what is owed, and what it says is worked on.
+    fn bill(&self, job: Option<Job>) {
+        let (Some(job), Some(webhooks)) = (job, &self.webhooks) else { return };
+        let (inbox, stop) = (Inbox::new(&job, webhooks.bell()), self.tasks.stopping().clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(inbox.run())).await });
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(job.run())).await });

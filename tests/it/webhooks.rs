@@ -529,6 +529,11 @@ fn objects(customer: &str) -> HashMap<String, Value> {
             "amount_refunded": 2_000, "disputed": true,
         }),
     );
+    let dispute = json!({ "id": "dp_1", "object": "dispute", "charge": "ch_1", "status": "needs_response" });
+    all.insert(
+        "/v1/disputes?charge=ch_1&limit=1".to_owned(),
+        json!({ "data": [dispute], "has_more": false }),
+    );
     all
 }
 
@@ -579,6 +584,7 @@ async fn subscriptions_invoices_sessions_and_charges_are_mirrored() {
     assert_eq!((session.payment_status.as_str(), session.topup.as_deref()), ("paid", Some("tu_1")));
     let charge = charges::of_tenant(db, world.tenant, 10).await.expect("rows").remove(0).object;
     assert_eq!((charge.amount_refunded, charge.disputed), (2_000, true));
+    assert_eq!(charge.dispute_status.as_deref(), Some("needs_response"));
 
     // Of later and of earlier events the same comes, which is what Stripe says by then.
     answers.lock().expect("answers").entry("/v1/subscriptions/sub_1".to_owned()).and_modify(|subscription| {

@@ -33,7 +33,7 @@ const fn write(what: &'static str, path: &'static str) -> Need {
     Need { what, method: StripeMethod::Post, path, fields: &[] }
 }
 
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 18] = [
     read("read meters", "/billing/meters"),
     write("write meters", "/billing/meters/{}"),
     // Without the name of an event it is none.
@@ -53,6 +53,7 @@ const NEEDS: [Need; 17] = [
     read("read invoices", "/invoices"),
     write("write invoices", "/invoices/{}"),
     read("read charges", "/charges"),
+    read("read disputes", "/disputes"),
     write("write refunds", "/refunds/{}"),
     write("write credit notes", "/credit_notes/{}"),
     read("read events", "/events"),

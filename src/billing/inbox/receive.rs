@@ -101,24 +101,24 @@ impl fmt::Display for Refused {
 }
 
 impl Receiver {
-    /// One that rings this bell when something came in.
+    /// One for the account of `billing.stripe_key`; nothing, where there is no Stripe.
     #[must_use]
-    pub fn new(
-        config: &config::Billing,
-        db: &Db,
-        clock: &Clock,
-        metrics: &Metrics,
-        bell: Arc<Notify>,
-    ) -> Self {
-        Self {
+    pub fn new(config: &config::Billing, db: &Db, clock: &Clock, metrics: &Metrics) -> Option<Self> {
+        config.is_configured().then(|| Self {
             db: db.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             secrets: config.webhook_secrets.clone(),
             is_live: config.is_live(),
-            bell,
+            bell: Arc::default(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
-        }
+        })
+    }
+
+    /// What rings when something came in.
+    #[must_use]
+    pub fn bell(&self) -> Arc<Notify> {
+        self.bell.clone()
     }
 
     /// A place for one more, to be kept until it is in; nothing, where there are too many.

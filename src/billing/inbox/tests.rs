@@ -67,8 +67,8 @@ impl Source for Provider {
 }
 
 /// A subscription in its so manieth state.
-fn subscription(id: &str, version: i64) -> Found {
-    Found::Object(Fetched::Subscription(Subscription {
+fn state(id: &str, version: i64) -> Subscription {
+    Subscription {
         id: id.to_owned(),
         customer: CUSTOMER.to_owned(),
         status: format!("status {version}"),
@@ -89,7 +89,15 @@ fn subscription(id: &str, version: i64) -> Found {
         metered_item: None,
         latest_invoice: None,
         created_at: START,
-    }))
+    }
+}
+
+fn object(fetched: Fetched) -> Found {
+    Found::Object(Box::new(fetched))
+}
+
+fn subscription(id: &str, version: i64) -> Found {
+    object(Fetched::Subscription(state(id, version)))
 }
 
 struct World {
@@ -262,10 +270,7 @@ async fn play(world: &World, objects: &[String; 2], steps: &[Step]) {
     a.and(b).expect("two rounds");
     inboxes[0].round().await.expect("a round");
     for (object, version) in objects.iter().zip(versions) {
-        let Found::Object(Fetched::Subscription(expected)) = subscription(object, version) else {
-            panic!("a subscription")
-        };
-        assert_eq!(world.subscription(object).await, Some(expected), "{steps:?}");
+        assert_eq!(world.subscription(object).await, Some(state(object, version)), "{steps:?}");
     }
     assert_eq!(number(&world.db, "select count(*) from stripe_events where state <> 'done'").await, 0);
 }
@@ -366,11 +371,8 @@ async fn what_is_nothing_of_ours_is_ignored() {
     on_every_engine(async |db| {
         let mut world = World::new(&db).await;
         let inbox = world.inbox();
-        let Found::Object(Fetched::Subscription(mut foreign)) = subscription("sub_2", 1) else {
-            panic!("a subscription")
-        };
-        foreign.customer = "cus_of_others".to_owned();
-        world.provider.set("sub_2", Found::Object(Fetched::Subscription(foreign)));
+        let foreign = Subscription { customer: "cus_of_others".to_owned(), ..state("sub_2", 1) };
+        world.provider.set("sub_2", object(Fetched::Subscription(foreign)));
         world.provider.set("cs_1", Found::Nobodys);
         world.hears_of(ObjectKind::Subscription, "sub_2").await;
         world.hears_of(ObjectKind::Checkout, "cs_1").await;
@@ -413,7 +415,7 @@ async fn a_draft_that_is_gone_is_known_to_be() {
             metered_amount: Some(-5),
             created_at: START,
         };
-        world.provider.set("in_1", Found::Object(Fetched::Invoice(Box::new(draft.clone()))));
+        world.provider.set("in_1", object(Fetched::Invoice(draft.clone())));
         world.hears_of(ObjectKind::Invoice, "in_1").await;
         assert_eq!(inbox.round().await.expect("a round").done, 1);
         let row = crate::db::mirror::invoices::get(&world.db, "in_1").await.expect("a row").expect("a row");
@@ -437,8 +439,7 @@ async fn a_customer_that_was_deleted_is_noted_once() {
     on_every_engine(async |db| {
         let mut world = World::new(&db).await;
         let inbox = world.inbox();
-        let customer =
-            |deleted| Found::Object(Fetched::Customer(Customer { id: CUSTOMER.to_owned(), deleted }));
+        let customer = |deleted| object(Fetched::Customer(Customer { id: CUSTOMER.to_owned(), deleted }));
         for (deleted, expected) in [(false, 0), (true, 1), (true, 1)] {
             world.provider.set(CUSTOMER, customer(deleted));
             world.hears_of(ObjectKind::Customer, CUSTOMER).await;

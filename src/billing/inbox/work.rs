@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 const BATCH: i64 = 100;
 const AT_ONCE: usize = 4;
 /// How long asking for one object may take, with all its pages.
-const PATIENCE: Duration = Duration::from_secs(240);
-/// How long an object is claimed: longer than that, and than writing it down.
-const LEASE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(100);
+/// How long an object is claimed: longer than that, and than writing it down; so long others leave it alone when a process dies.
+const LEASE: Duration = Duration::from_secs(120);
 /// How often events are tried, with waits that double from a second to an hour: for about 18 hours.
 const TRIES: i64 = 30;
 const LONGEST: Duration = Duration::from_secs(3600);

@@ -35,7 +35,7 @@ pub enum Fetched {
     /// A subscription.
     Subscription(Subscription),
     /// An invoice, over all its lines.
-    Invoice(Box<Invoice>),
+    Invoice(Invoice),
     /// A Checkout session.
     Checkout(Checkout),
     /// A charge.
@@ -59,9 +59,9 @@ impl Fetched {
     pub fn customer(&self) -> &str {
         match self {
             Self::Subscription(Subscription { customer, .. })
+            | Self::Invoice(Invoice { customer, .. })
             | Self::Checkout(Checkout { customer, .. })
             | Self::Charge(Charge { customer, .. }) => customer,
-            Self::Invoice(invoice) => &invoice.customer,
             Self::Customer(customer) => &customer.id,
         }
     }
@@ -71,7 +71,7 @@ impl Fetched {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// It is so.
-    Object(Fetched),
+    Object(Box<Fetched>),
     /// It is there, and nobody's.
     Nobodys,
     /// It is not there.

@@ -35,6 +35,10 @@ fn id(reference: Option<Reference>) -> Option<String> {
     reference.map(Reference::into_id)
 }
 
+fn object(fetched: Fetched) -> Found {
+    Found::Object(Box::new(fetched))
+}
+
 /// Whole seconds since 1970.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct Seconds(i64);
@@ -66,7 +70,7 @@ pub(super) struct RawCustomer {
 
 impl RawCustomer {
     pub(super) fn kept(self) -> Found {
-        Found::Object(Fetched::Customer(Customer { id: self.id, deleted: self.deleted }))
+        object(Fetched::Customer(Customer { id: self.id, deleted: self.deleted }))
     }
 }
 
@@ -122,7 +126,7 @@ impl RawSubscription {
         let base = items.iter().find(|item| item.is("licensed"));
         let starts = items.iter().filter_map(|item| time(item.current_period_start));
         let ends = items.iter().filter_map(|item| time(item.current_period_end));
-        Found::Object(Fetched::Subscription(Subscription {
+        object(Fetched::Subscription(Subscription {
             id: self.id,
             customer,
             status: self.status,
@@ -236,7 +240,7 @@ impl RawInvoice {
         let lines: Vec<_> = lines.iter().filter(|line| line.is_of(metered)).collect();
         let sum = |of: fn(&Line) -> i64| lines.iter().map(|line| of(line)).reduce(i64::saturating_add);
         let subscription = self.parent.and_then(|parent| parent.subscription_details);
-        Found::Object(Fetched::Invoice(Box::new(Invoice {
+        object(Fetched::Invoice(Invoice {
             id: self.id,
             customer,
             subscription: id(subscription.and_then(|details| details.subscription)),
@@ -259,7 +263,7 @@ impl RawInvoice {
             metered_quantity: sum(|line| line.quantity.unwrap_or(0)),
             metered_amount: sum(|line| line.amount),
             created_at: self.created.into(),
-        })))
+        }))
     }
 }
 
@@ -282,7 +286,7 @@ pub(super) struct RawCheckout {
 impl RawCheckout {
     pub(super) fn kept(self) -> Found {
         let Some(customer) = id(self.customer) else { return Found::Nobodys };
-        Found::Object(Fetched::Checkout(Checkout {
+        object(Fetched::Checkout(Checkout {
             id: self.id,
             customer,
             mode: self.mode,
@@ -310,14 +314,21 @@ pub(super) struct RawCharge {
     #[serde(default)]
     amount_refunded: i64,
     #[serde(default)]
-    disputed: bool,
+    pub(super) disputed: bool,
     created: Seconds,
 }
 
+/// A dispute about a charge. <https://docs.stripe.com/api/disputes/object>
+#[derive(Debug, Deserialize)]
+pub(super) struct RawDispute {
+    status: String,
+}
+
 impl RawCharge {
-    pub(super) fn kept(self) -> Found {
+    /// With its newest dispute.
+    pub(super) fn kept(self, dispute: Option<RawDispute>) -> Found {
         let Some(customer) = id(self.customer) else { return Found::Nobodys };
-        Found::Object(Fetched::Charge(Charge {
+        object(Fetched::Charge(Charge {
             id: self.id,
             customer,
             payment_intent: id(self.payment_intent),
@@ -326,6 +337,7 @@ impl RawCharge {
             amount: self.amount,
             amount_refunded: self.amount_refunded,
             disputed: self.disputed,
+            dispute_status: dispute.map(|dispute| dispute.status),
             created_at: self.created.into(),
         }))
     }
@@ -340,6 +352,13 @@ mod tests {
 
     fn read<T: DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).expect("an object")
+    }
+
+    fn fetched(found: Found) -> Fetched {
+        match found {
+            Found::Object(fetched) => *fetched,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -367,7 +386,7 @@ mod tests {
                 item("si_m", "metered", (100, 300)), item("si_b", "licensed", (90, 280)),
             ] },
         });
-        let found = read::<RawSubscription>(object.clone()).kept();
+        let found = fetched(read::<RawSubscription>(object.clone()).kept());
         let expected = Subscription {
             id: "sub_1".to_owned(),
             customer: "cus_1".to_owned(),
@@ -390,12 +409,12 @@ mod tests {
             latest_invoice: Some("in_1".to_owned()),
             created_at: at(50),
         };
-        assert_eq!(found, Found::Object(Fetched::Subscription(expected)));
+        assert_eq!(found, Fetched::Subscription(expected));
         object["customer"] = Value::Null;
         assert_eq!(read::<RawSubscription>(object).kept(), Found::Nobodys);
     }
 
-    fn line(id: &str, product: Value, quantity: Value, period: (i64, i64)) -> Value {
+    fn line(id: &str, product: &Value, quantity: Option<i64>, period: (i64, i64)) -> Value {
         json!({
             "id": id, "amount": 7, "quantity": quantity, "period": { "start": period.0, "end": period.1 },
             "pricing": { "type": "price_details", "price_details": { "price": "price_1", "product": product } },
@@ -414,14 +433,13 @@ mod tests {
             "lines": { "has_more": false, "data": [] },
         });
         let lines: Vec<Line> = read(json!([
-            line("il_1", json!("weir_plan_pro"), json!(1), (0, 1)),
-            line("il_2", json!("weir_credits"), json!(2_000_000), (100, 200)),
-            line("il_3", json!({ "id": "weir_credits" }), json!(40), (90, 150)),
-            line("il_4", json!("weir_credits"), Value::Null, (100, 200)),
+            line("il_1", &json!("weir_plan_pro"), Some(1), (0, 1)),
+            line("il_2", &json!("weir_credits"), Some(2_000_000), (100, 200)),
+            line("il_3", &json!({ "id": "weir_credits" }), Some(40), (90, 150)),
+            line("il_4", &json!("weir_credits"), None, (100, 200)),
             { "id": "il_5", "amount": 5, "quantity": 5, "period": { "start": 0, "end": 0 }, "pricing": null },
         ]));
-        let Found::Object(Fetched::Invoice(with)) =
-            read::<RawInvoice>(object.clone()).kept(&lines, "weir_credits")
+        let Fetched::Invoice(with) = fetched(read::<RawInvoice>(object.clone()).kept(&lines, "weir_credits"))
         else {
             panic!("an invoice")
         };
@@ -432,8 +450,7 @@ mod tests {
             (with.next_payment_attempt, with.finalized_at, with.paid_at),
             (Some(at(900)), Some(at(600)), None)
         );
-        let Found::Object(Fetched::Invoice(without)) =
-            read::<RawInvoice>(object).kept(&lines[..1], "weir_credits")
+        let Fetched::Invoice(without) = fetched(read::<RawInvoice>(object).kept(&lines[..1], "weir_credits"))
         else {
             panic!("an invoice")
         };
@@ -447,7 +464,7 @@ mod tests {
             "payment_status": "paid", "payment_intent": "pi_1", "subscription": null, "invoice": "in_9",
             "amount_total": 2_000, "currency": "usd", "metadata": { "topup": "gr_1" }, "created": 5,
         });
-        let Found::Object(Fetched::Checkout(session)) = read::<RawCheckout>(session).kept() else {
+        let Fetched::Checkout(session) = fetched(read::<RawCheckout>(session).kept()) else {
             panic!("a session")
         };
         assert_eq!((session.topup.as_deref(), session.amount_total), (Some("gr_1"), Some(2_000)));
@@ -455,13 +472,16 @@ mod tests {
             "id": "ch_1", "customer": "cus_1", "payment_intent": "pi_1", "status": "succeeded", "currency": "usd",
             "amount": 2_000, "amount_refunded": 500, "disputed": true, "created": 5,
         });
-        let Found::Object(Fetched::Charge(charge)) = read::<RawCharge>(charge).kept() else {
+        let Fetched::Charge(charge) =
+            fetched(read::<RawCharge>(charge).kept(Some(read(json!({ "id": "dp_1", "status": "lost" })))))
+        else {
             panic!("a charge")
         };
         assert_eq!((charge.amount_refunded, charge.disputed), (500, true));
+        assert_eq!(charge.dispute_status.as_deref(), Some("lost"));
         let deleted =
             read::<RawCustomer>(json!({ "id": "cus_1", "object": "customer", "deleted": true })).kept();
         let expected = Customer { id: "cus_1".to_owned(), deleted: true };
-        assert_eq!(deleted, Found::Object(Fetched::Customer(expected)));
+        assert_eq!(fetched(deleted), Fetched::Customer(expected));
     }
 }

@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stripe_client::{RequestBuilder, StripeMethod};
 
-use super::objects::{Line, Page, RawCharge, RawCheckout, RawCustomer, RawInvoice, RawSubscription};
+use super::objects::{
+    Line, Page, RawCharge, RawCheckout, RawCustomer, RawDispute, RawInvoice, RawSubscription,
+};
 use super::{Found, Source, Subject};
 use crate::billing::stripe::Stripe;
 use crate::db::stripe_events::ObjectKind;
@@ -26,6 +28,12 @@ struct Cursor<'a> {
     limit: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     starting_after: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct OfCharge<'a> {
+    charge: &'a str,
+    limit: u32,
 }
 
 impl Account {
@@ -57,6 +65,21 @@ impl Account {
         Ok(invoice.kept(&lines, &self.metered))
     }
 
+    /// A charge and how its newest dispute stands, which it does not say itself.
+    async fn charge(&self, id: &str) -> Result<Found, String> {
+        let Some(charge) = self.get::<RawCharge>(format!("/charges/{id}")).await? else {
+            return Ok(Found::Nothing);
+        };
+        if !charge.disputed {
+            return Ok(charge.kept(None));
+        }
+        let query = OfCharge { charge: id, limit: 1 };
+        let request = RequestBuilder::new(StripeMethod::Get, "/disputes").query(&query);
+        let page: Page<RawDispute> =
+            self.stripe.read_json(request).await.map_err(|error| error.to_string())?;
+        Ok(charge.kept(page.data.into_iter().next()))
+    }
+
     async fn lines(&self, invoice: &str) -> Result<Vec<Line>, String> {
         let mut lines: Vec<Line> = Vec::new();
         for _ in 0..MOST_PAGES {
@@ -85,7 +108,7 @@ impl Source for Account {
             ObjectKind::Checkout => {
                 self.get(format!("/checkout/sessions/{id}")).await?.map_or(nothing, RawCheckout::kept)
             }
-            ObjectKind::Charge => self.get(format!("/charges/{id}")).await?.map_or(nothing, RawCharge::kept),
+            ObjectKind::Charge => self.charge(id).await?,
             ObjectKind::Customer => {
                 self.get(format!("/customers/{id}")).await?.map_or(nothing, RawCustomer::kept)
             }

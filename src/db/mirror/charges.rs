@@ -27,6 +27,8 @@ pub struct Charge {
     pub amount_refunded: i64,
     /// Whether its payer disputes it, or did.
     pub disputed: bool,
+    /// How its newest dispute stands: `needs_response`, `under_review`, `won`, `lost`, ... in Stripe's words.
+    pub dispute_status: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -36,11 +38,11 @@ pub(crate) async fn upsert(tx: &mut Tx, tenant: TenantId, row: &Charge, fetched_
     in_tx!(tx, |conn| done(
         sqlx::query(
             "insert into billing_charges (id, tenant_id, customer, payment_intent, status, currency, amount,
-                 amount_refunded, disputed, created_at, fetched_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                  amount_refunded, disputed, created_at, fetched_at, dispute_status)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              on conflict (id) do update set customer = $3, payment_intent = $4, status = $5, currency = $6,
-                 amount = $7, amount_refunded = $8, disputed = $9, fetched_at = $11,
-                 revision = billing_charges.revision + 1"
+                  amount = $7, amount_refunded = $8, disputed = $9, fetched_at = $11, dispute_status = $12,
+                  revision = billing_charges.revision + 1"
         )
         .bind(row.id.as_str())
         .bind(tenant)
@@ -53,6 +55,7 @@ pub(crate) async fn upsert(tx: &mut Tx, tenant: TenantId, row: &Charge, fetched_
         .bind(row.disputed)
         .bind(row.created_at)
         .bind(fetched_at)
+        .bind(row.dispute_status.as_deref())
         .execute(conn)
     ))
     .map(|_| ())
@@ -64,8 +67,8 @@ pub(crate) async fn upsert(tx: &mut Tx, tenant: TenantId, row: &Charge, fetched_
 /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
 pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Charge>>> {
     on_reader!(db, |conn| sqlx::query_as(
-        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed,
-               created_at, tenant_id, fetched_at, revision
+        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed, dispute_status,
+                created_at, tenant_id, fetched_at, revision
          from billing_charges where id = $1"
     )
     .bind(id)
@@ -78,8 +81,8 @@ pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Charge>>> {
 /// As [`get`].
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Charge>>> {
     on_reader!(db, |conn| sqlx::query_as(
-        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed,
-               created_at, tenant_id, fetched_at, revision
+        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed, dispute_status,
+                created_at, tenant_id, fetched_at, revision
          from billing_charges where tenant_id = $1 order by created_at desc, id desc limit $2"
     )
     .bind(tenant)

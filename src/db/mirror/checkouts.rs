@@ -80,7 +80,7 @@ pub(crate) async fn upsert(
 pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Checkout>>> {
     on_reader!(db, |conn| sqlx::query_as(
         "select id, customer, mode, status, payment_status, subscription, payment_intent, invoice,
-               amount_total, currency, topup, created_at, tenant_id, fetched_at, revision
+                amount_total, currency, topup, created_at, tenant_id, fetched_at, revision
          from billing_checkouts where id = $1"
     )
     .bind(id)
@@ -94,7 +94,7 @@ pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Checkout>>> {
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Checkout>>> {
     on_reader!(db, |conn| sqlx::query_as(
         "select id, customer, mode, status, payment_status, subscription, payment_intent, invoice,
-               amount_total, currency, topup, created_at, tenant_id, fetched_at, revision
+                amount_total, currency, topup, created_at, tenant_id, fetched_at, revision
          from billing_checkouts where tenant_id = $1 order by created_at desc, id desc limit $2"
     )
     .bind(tenant)

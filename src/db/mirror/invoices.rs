@@ -115,9 +115,9 @@ pub(crate) async fn upsert(
 pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Invoice>>> {
     on_reader!(db, |conn| sqlx::query_as(
         "select id, customer, subscription, status, billing_reason, number, currency, total, amount_due,
-               amount_paid, amount_remaining, attempt_count, next_payment_attempt, due_at, finalized_at,
-               paid_at, hosted_invoice_url, metered_from, metered_to, metered_quantity, metered_amount,
-               created_at, tenant_id, fetched_at, revision
+                amount_paid, amount_remaining, attempt_count, next_payment_attempt, due_at, finalized_at,
+                paid_at, hosted_invoice_url, metered_from, metered_to, metered_quantity, metered_amount,
+                created_at, tenant_id, fetched_at, revision
          from billing_invoices where id = $1"
     )
     .bind(id)
@@ -131,9 +131,9 @@ pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Invoice>>> {
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Invoice>>> {
     on_reader!(db, |conn| sqlx::query_as(
         "select id, customer, subscription, status, billing_reason, number, currency, total, amount_due,
-               amount_paid, amount_remaining, attempt_count, next_payment_attempt, due_at, finalized_at,
-               paid_at, hosted_invoice_url, metered_from, metered_to, metered_quantity, metered_amount,
-               created_at, tenant_id, fetched_at, revision
+                amount_paid, amount_remaining, attempt_count, next_payment_attempt, due_at, finalized_at,
+                paid_at, hosted_invoice_url, metered_from, metered_to, metered_quantity, metered_amount,
+                created_at, tenant_id, fetched_at, revision
          from billing_invoices where tenant_id = $1 order by created_at desc, id desc limit $2"
     )
     .bind(tenant)
