@@ -3,15 +3,18 @@
 use clap::{Args, Subcommand};
 use prometheus::Registry;
 
-use super::{ConfigArgs, Failure, explain, print_json, print_table, tenant_of};
+use super::{ConfigArgs, Failure, Store, explain, print_json, print_table, tenant_of};
+use crate::audit::Actor;
 use crate::billing::export::{Proof, Verdict as Compared};
 use crate::billing::job::Job;
 use crate::billing::report::{Line, Verdict};
+use crate::billing::shop::{Adjust, Back, Shop};
 use crate::billing::stripe::Stripe;
 use crate::billing::{doctor, inbox, setup};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::stripe_events::EventRow;
+use crate::id::TenantId;
 use crate::telemetry::billing::Billing as Metrics;
 
 /// Arguments of `weir billing`.
@@ -57,11 +60,43 @@ enum BillingCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// Give a payment back, or a part of it; credits that were bought with one that is given back whole are taken back as far as they are left
+    Refund {
+        /// The charge, ch_...
+        charge: String,
+        #[command(flatten)]
+        adjust: AdjustArgs,
+    },
+    /// Make an invoice worth less: what is to be paid of one that is open, or what comes back of one that is paid
+    CreditNote {
+        /// The invoice, in_...
+        invoice: String,
+        /// Where what was paid too much goes
+        #[arg(long, value_enum, default_value = "balance")]
+        to: Back,
+        #[command(flatten)]
+        adjust: AdjustArgs,
+    },
     /// Check that the key, its permissions, the account and the webhook endpoint are as Weir needs them; exit code 1 if not
     Doctor {
         #[command(flatten)]
         config: ConfigArgs,
     },
+}
+
+#[derive(Debug, Args)]
+struct AdjustArgs {
+    /// Whose it is: the tenant's id, tn_..., or its name
+    #[arg(long)]
+    tenant: String,
+    /// How much, in the smallest unit of the currency; without it, all that is left
+    #[arg(long)]
+    amount: Option<i64>,
+    /// Why; Stripe and the audit trail keep it
+    #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 const NO_STRIPE: &str = "no Stripe is configured. Calls are metered and plans, caps and grants hold, but nobody is charged \
@@ -87,6 +122,14 @@ pub(super) async fn run(args: BillingArgs) -> Result<(), Failure> {
             let store = config.database().await?;
             print_events(&inbox::list(&store.db, failed, limit).await.map_err(explain)?, json)
         }
+        BillingCommand::Refund { charge, adjust } => {
+            let (shop, tenant) = adjust.shop().await?;
+            print_json(&shop.refund(adjust.of(tenant), &charge).await.map_err(explain)?)
+        }
+        BillingCommand::CreditNote { invoice, to, adjust } => {
+            let (shop, tenant) = adjust.shop().await?;
+            print_json(&shop.credit_note(adjust.of(tenant), &invoice, to).await.map_err(explain)?)
+        }
         BillingCommand::Doctor { config } => {
             let (stripe, config) = connect(config)?;
             print(&doctor::examine(&stripe, &config.billing, &config.public_url()).await)
@@ -94,12 +137,28 @@ pub(super) async fn run(args: BillingArgs) -> Result<(), Failure> {
     }
 }
 
-async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<Vec<Proof>, Failure> {
+impl AdjustArgs {
+    async fn shop(&self) -> Result<(Shop, TenantId), Failure> {
+        let (job, store) = job(self.config.clone()).await?;
+        Ok((job.shop, tenant_of(&store.db, &self.tenant).await?))
+    }
+
+    fn of(&self, tenant: TenantId) -> Adjust<'_> {
+        Adjust { actor: Actor::Cli, tenant, amount: self.amount, reason: &self.reason }
+    }
+}
+
+async fn job(args: ConfigArgs) -> Result<(Job, Store), Failure> {
     let config = args.clone().load(Vec::new())?;
     let store = args.database().await?;
+    // Nobody reads the metrics of a command.
     let metrics = Metrics::register(&Registry::new())?;
-    let job = Job::connect(&config, &store.db, &Clock::system(), &metrics).await.map_err(explain)?;
-    let job = job.ok_or(NO_STRIPE)?;
+    let job = Job::connect(&config, &store.db, &store.clock, &metrics).await.map_err(explain)?;
+    Ok((job.ok_or(NO_STRIPE)?, store))
+}
+
+async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<Vec<Proof>, Failure> {
+    let (job, store) = job(args).await?;
     let tenant = match tenant {
         Some(text) => Some(tenant_of(&store.db, text).await?),
         None => None,

@@ -122,6 +122,14 @@ pub(crate) async fn find(tx: &mut Tx, tenant: TenantId, source: &str) -> Result<
     })
 }
 
+/// The id of the grant that was given for this.
+pub(crate) async fn of_source(db: &Db, tenant: TenantId, source: &str) -> Result<Option<GrantId>> {
+    on_reader!(db, |conn| sqlx::query_scalar("select id from grants where tenant_id = $1 and source = $2")
+        .bind(tenant)
+        .bind(source)
+        .fetch_optional(conn))
+}
+
 /// One page of a tenant's grants, oldest first.
 pub(crate) async fn list(db: &Db, tenant: TenantId, page: Page<GrantId>) -> Result<Listed<Grant>> {
     let rows = on_reader!(db, |conn| {

@@ -44,15 +44,28 @@ impl Policy {
     }
 }
 
-/// What follows from a tenant's subscriptions, newest first, from the one that its account follows now, and from the time at which
-/// the oldest of its unpaid invoices was to be paid.
+/// What else is known of a tenant.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Money<'a> {
+    /// The subscription that its account follows now.
+    pub(super) followed: Option<&'a str>,
+    /// When the oldest of its unpaid invoices was to be paid.
+    pub(super) unpaid: Option<Timestamp>,
+    /// Whether it takes a payment back by a dispute that is not decided.
+    pub(super) is_disputed: bool,
+}
+
+/// What follows from a tenant's subscriptions, newest first, and from its money.
 pub(super) fn decide(
     subscriptions: &[Subscription],
-    (followed, unpaid): (Option<&str>, Option<Timestamp>),
+    Money { followed, unpaid, is_disputed }: Money<'_>,
     policy: &Policy,
     now: Timestamp,
 ) -> Result<Wanted> {
-    let access = policy.access(unpaid, now);
+    let mut access = policy.access(unpaid, now);
+    if is_disputed {
+        access = Access::Restricted.max_with(access);
+    }
     let open: Vec<_> = subscriptions.iter().filter(|it| it.is_open()).collect();
     if open.len() > 1 {
         let ids: Vec<_> = open.iter().map(|it| it.id.as_str()).collect();
@@ -167,7 +180,8 @@ mod tests {
     }
 
     fn decided(all: &[Subscription], followed: Option<&str>, unpaid: Option<u64>, now: u64) -> Wanted {
-        decide(all, (followed, unpaid.map(at)), &policy(), at(now)).expect("a decision")
+        let money = Money { followed, unpaid: unpaid.map(at), is_disputed: false };
+        decide(all, money, &policy(), at(now)).expect("a decision")
     }
 
     #[test]
@@ -190,6 +204,18 @@ mod tests {
         assert_eq!(decided(&trial, None, None, 12).access, Some(Access::Trial));
         assert_eq!(decided(&trial, None, Some(1), 40).access, Some(Access::Suspended));
         assert_eq!(decided(&[], None, Some(20), 24).access, Some(Access::Restricted), "without any");
+    }
+
+    #[test]
+    fn nothing_more_is_owed_while_a_payment_is_disputed() {
+        let all = [subscription("sub_1", "active")];
+        for (unpaid, access) in
+            [(None, Access::Restricted), (Some(20), Access::Restricted), (Some(1), Access::Suspended)]
+        {
+            let money = Money { followed: None, unpaid: unpaid.map(at), is_disputed: true };
+            let wanted = decide(&all, money, &policy(), at(21)).expect("a decision");
+            assert_eq!(wanted.access, Some(access), "{unpaid:?}");
+        }
     }
 
     #[test]
@@ -234,7 +260,7 @@ mod tests {
     fn without_a_plan_somebody_has_to_look() {
         let mut odd = subscription("sub_1", "active");
         odd.plan = None;
-        let refused = decide(&[odd], (None, None), &policy(), at(12));
+        let refused = decide(&[odd], Money::default(), &policy(), at(12));
         assert!(matches!(refused, Err(Error::Invalid(text)) if text.contains("sub_1")));
     }
 }

@@ -7,7 +7,7 @@ mod invoices;
 
 use std::time::Duration;
 
-use decide::{Policy, decide};
+use decide::{Money, Policy, decide};
 
 use super::export::SINCE;
 use super::mirror::{Customer, Fetched};
@@ -16,7 +16,8 @@ use crate::accounts::grants::{self, GrantKind, NewGrant};
 use crate::audit::{Actor, By};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::db::mirror::checkouts::Checkout;
+use crate::db::mirror::charges::{self, Charge};
+use crate::db::mirror::checkouts::{self, Checkout};
 use crate::db::mirror::{self, invoices as mirrored, subscriptions};
 use crate::db::{self, Db};
 use crate::error::{Result, bearable};
@@ -27,6 +28,11 @@ use crate::telemetry::billing::Billing as Metrics;
 const MOST: i64 = 100;
 /// Tenants that are asked for at once.
 const BATCH: i64 = 200;
+
+/// For what a grant of bought credits was given.
+fn source(top_up: &str) -> String {
+    format!("top_up:{top_up}")
+}
 
 /// Makes of what Stripe says what it means here.
 #[derive(Clone)]
@@ -59,10 +65,8 @@ impl Follower {
             }
             Fetched::Checkout(checkout) => self.checkout(tenant, checkout).await,
             Fetched::Charge(charge) => {
-                if charge.disputed {
-                    tracing::warn!(%tenant, charge = charge.id, "a charge is or was disputed; Stripe's dashboard has the evidence that it asks for");
-                }
-                Ok(())
+                self.charge(tenant, charge).await?;
+                Box::pin(self.tenant(tenant)).await.map(drop)
             }
             Fetched::Customer(Customer { id, deleted }) => {
                 if *deleted && mirror::customer_deleted(&self.db, id, at).await? {
@@ -92,8 +96,9 @@ impl Follower {
         let by = By { actor: Actor::Billing, at: self.clock.now() };
         let known = subscriptions::of_tenant_in(&mut tx, tenant, MOST).await?;
         let unpaid = mirrored::unpaid_since(&mut tx, tenant).await?;
+        let is_disputed = charges::is_disputed(&mut tx, tenant).await?;
         let followed = account.subscription.as_deref();
-        let wanted = decide(&known, (followed, unpaid), &policy, by.at)?;
+        let wanted = decide(&known, Money { followed, unpaid, is_disputed }, &policy, by.at)?;
         let changed =
             Box::pin(accounts::follow(&mut tx, (&row, &mut account), by, &wanted, self.lead)).await?;
         if changed {
@@ -127,11 +132,26 @@ impl Follower {
         let new = NewGrant {
             kind: GrantKind::Prepaid,
             credits: top_up.credits,
-            source: Some(format!("top_up:{id}")),
+            source: Some(source(&id.to_string())),
             note: format!("paid by {}", checkout.id),
             expires_at: None,
         };
         grants::add(&self.db, &self.clock, Actor::Billing, tenant, new).await.map(drop)
+    }
+
+    /// Takes back what is left of credits whose payment was given back whole, or lost to a dispute.
+    async fn charge(&self, tenant: TenantId, charge: &Charge) -> Result<()> {
+        let is_lost = charge.dispute_status.as_deref() == Some("lost");
+        if is_lost {
+            tracing::error!(%tenant, charge = charge.id, "a dispute is lost: what was paid is gone");
+        }
+        let is_gone = charge.status == "succeeded" && charge.amount_refunded >= charge.amount;
+        let Some(intent) = charge.payment_intent.as_deref().filter(|_| is_gone || is_lost) else {
+            return Ok(());
+        };
+        let Some(id) = checkouts::top_up_of(&self.db, tenant, intent).await? else { return Ok(()) };
+        let Some(grant) = db::grants::of_source(&self.db, tenant, &source(&id)).await? else { return Ok(()) };
+        grants::void(&self.db, &self.clock, Actor::Billing, tenant, grant).await.map(drop)
     }
 
     /// Looks again at every tenant with an unpaid invoice: what that means depends on the time.

@@ -2,6 +2,7 @@
 //! pay, and asks Stripe to change subscriptions that somebody pays for. What follows from it is known when Stripe says so
 //! ([`super::consequences`]).
 
+mod adjust;
 mod checkout;
 mod offers;
 mod plan_change;
@@ -19,6 +20,7 @@ use super::report::Problem;
 use super::setup::Site;
 use super::stripe::{Stripe, StripeError};
 
+pub use adjust::{Adjust, Adjustment, Back};
 pub use offers::{Offer, Offers};
 pub use plan_change::Change;
 pub use preview::{Line, Preview};

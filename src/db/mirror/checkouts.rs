@@ -101,3 +101,15 @@ pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirr
     .bind(limit)
     .fetch_all(conn))
 }
+
+/// The top-up that a payment of a tenant was for.
+pub(crate) async fn top_up_of(db: &Db, tenant: TenantId, payment_intent: &str) -> Result<Option<String>> {
+    on_reader!(db, |conn| {
+        sqlx::query_scalar(
+        "select topup from billing_checkouts where tenant_id = $1 and payment_intent = $2 and topup is not null"
+    )
+    .bind(tenant)
+    .bind(payment_intent)
+    .fetch_optional(conn)
+    })
+}
