@@ -3,18 +3,14 @@ over pages, faults, and webhooks whose signatures the SDK checks. Prints a line 
 
 import argparse
 import http.server
-import json
 import queue
-import re
-import subprocess
 import threading
 import urllib.request
 
 import stripe
+from standin import KEY, PATIENCE, client, control, fault, running
 
-KEY = "sk_test_weir_standin"
 SECRET = "whsec_of_the_story_0123456789"
-PATIENCE = 10
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -30,29 +26,6 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-def start(weir, webhook_url):
-    """The stand-in on a free port, and what it says is its base URL."""
-    command = [weir, "stripe-standin", "--listen", "127.0.0.1:0"]
-    command += ["--webhook-url", webhook_url, "--webhook-secret", SECRET]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if found := re.search(r'WEIR_BILLING__STRIPE_URL=(http://[0-9.:]+)', line):
-            return process, found[1]
-    raise SystemExit("the stand-in did not start")
-
-
-def control(base, method, path, body=None):
-    """One of the stand-in's own endpoints."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{base}/_standin/{path}", data=data, method=method)
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-        return json.load(answer)
-
-
-def fault(base, what, **where):
-    control(base, "POST", "faults", {"fault": what, **where})
 
 
 def refused(kind, ask, status=None, code=None, param=None, words=""):
@@ -289,26 +262,18 @@ def endpoints(api, base):
     refused(stripe.InvalidRequestError, bad, 400, "url_invalid", "url")
 
 
-def client(base, key, retries=0):
-    return stripe.StripeClient(key, base_addresses={"api": base}, max_network_retries=retries).v1
-
-
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--weir", required=True)
     weir = arguments.parse_args().weir
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
-    process, base = start(weir, f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe")
-    try:
-        chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
+    webhooks_to = f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe"
+    chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
+    with running(weir, "--webhook-url", webhooks_to, "--webhook-secret", SECRET) as base:
         for chapter in chapters:
             chapter(client(base, KEY), base)
             print(f"{chapter.__name__}: ok", flush=True)
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-    assert process.returncode == 0, process.returncode
     print(f"stripe {stripe.VERSION}, {len(chapters)} chapters")
 
 
