@@ -168,8 +168,12 @@ def what_never_counts(site):
     stray = {"event_name": meter.event_name, "payload": {"value": "1"}}
     for one in (nameless, empty, stray, event(idle, customer), event(meter, gone), event(meter, "cus_weir_nobody")):
         site.api.billing.meter_events.create(one)
-    now = site.now() // 60 * 60
-    same(summaries(site, meter, customer, now - 3600, now + 3600), [], "the sum")
+    # Once this one counts, the others would, too.
+    site.api.billing.meter_events.create(event(meter, customer, "64"))
+    hour = site.now() // 3600 * 3600
+    shown = lambda: [sum for _, sum in summaries(site, meter, customer, hour - 3600, hour + 7200)]
+    site.until(shown)
+    same(shown(), [64], "the sum")
 
 
 @check("STANDIN-USAGE-5")
