@@ -108,6 +108,20 @@ class Parameters(unittest.TestCase):
         self.assertEqual(str(given["unit_amount_decimal"] * 4), "0.00000100")
 
 
+class Operations(unittest.TestCase):
+    def test_a_path_is_one_operation(self):
+        for method, path, name, ids in [
+            ("GET", "/v1/customers", "GET /v1/customers", []),
+            ("GET", "/v1/customers/search", "GET /v1/customers/search", []),
+            ("GET", "/v1/customers/a%2Fb", "GET /v1/customers/{id}", ["a/b"]),
+            ("POST", "/v1/customers/a/sources/b/verify", "POST /v1/customers/{id}/sources/{id}/verify", ["a", "b"]),
+        ]:
+            operation = CATALOG.find(method, path)
+            self.assertEqual((operation.name, operation.ids(path)), (name, ids))
+        for path in ("/v1/customers/", "/v1//x", "/customers", "v1/customers", "/v1/customers/a/b", "/v1"):
+            self.assertIsNone(CATALOG.find("GET", path), path)
+
+
 class Requests(unittest.TestCase):
     def test_a_good_one(self):
         counts, samples, wrong = judge(CATALOG, [REQUEST, REQUEST, changed(REQUEST, "form.active", ...)])

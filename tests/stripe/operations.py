@@ -38,11 +38,8 @@ class Operation:
         self.places, self.function, self.params = places, function, params
 
     def ids(self, path):
-        """The ids in a path of this operation; None where the path is another one's."""
-        found = path.split("/")
-        pairs = list(zip(self.parts, found))
-        if len(found) != len(self.parts) or any(part not in ("{id}", at) or not at and part for part, at in pairs):
-            return None
+        """The ids in a path of this operation."""
+        pairs = zip(self.parts, path.split("/"), strict=True)
         return [urllib.parse.unquote(at) for part, at in pairs if part == "{id}"]
 
     def call(self, api, ids, params):
@@ -81,16 +78,24 @@ def walk(service, places=()):
 
 
 class Catalog:
-    """All operations of the SDK under `/v1`."""
+    """All operations of the SDK under `/v1`, in a tree of the parts of their paths."""
 
     def __init__(self):
         nowhere = type(stripe.StripeClient("sk_test_nobody").v1)(Nobody())
-        self.by_kind = {}
+        self.tree = {}
         for operation in walk(nowhere):
-            self.by_kind.setdefault((operation.method, len(operation.parts)), []).append(operation)
+            node = self.tree
+            for part in (operation.method, *operation.parts):
+                node = node.setdefault(part, {})
+            node[None] = operation
 
     def find(self, method, path):
-        """The operation of a method and path, the one with the fewest ids; None where there is none."""
-        candidates = self.by_kind.get((method, len(path.split("/"))), [])
-        found = [one for one in candidates if one.ids(path) is not None]
-        return min(found, key=lambda one: one.parts.count("{id}"), default=None)
+        """The operation of a method and path, a word before an id; None where there is none."""
+        return find_in(self.tree, [method, *path.split("/")])
+
+
+def find_in(node, parts):
+    if not parts:
+        return node.get(None)
+    words = (parts[0], "{id}") if parts[0] else ("",)
+    return next(filter(None, (find_in(node[word], parts[1:]) for word in words if word in node)), None)

@@ -3,6 +3,7 @@
 Everything arrives as text, in objects and arrays. A number, a truth or a decimal is right where its text reads as one.
 The SDK lets every enumeration be any text, for values to come; here only those count that it names."""
 
+import functools
 import re
 import sys
 import types
@@ -33,21 +34,22 @@ def is_object(kind):
     return typing.is_typeddict(kind) or typing_extensions.is_typeddict(kind)
 
 
-def fields(kind, known={}):
+@functools.cache
+def fields(kind):
     """The parameters that a TypedDict names, each with its type and whether it is required."""
-    if kind not in known:
-        inherited, known[kind] = RequestOptions.__annotations__, {}
-        for name, one in kind.__annotations__.items():
-            if inherited.get(name) is one:
-                continue
-            one = resolved(one, kind.__module__)
-            origin = typing.get_origin(one)
-            if origin in OPTIONAL | REQUIRED:
-                one = resolved(typing.get_args(one)[0], kind.__module__)
-            known[kind][name] = (one, origin not in OPTIONAL)
-    return known[kind]
+    known = {}
+    for name, one in kind.__annotations__.items():
+        if RequestOptions.__annotations__.get(name) is one:
+            continue
+        one = resolved(one, kind.__module__)
+        origin = typing.get_origin(one)
+        if origin in OPTIONAL | REQUIRED:
+            one = resolved(typing.get_args(one)[0], kind.__module__)
+        known[name] = (one, origin not in OPTIONAL)
+    return known
 
 
+@functools.cache
 def members(kind, module):
     """What a type may be, one by one; words of enumerations as themselves."""
     kind = resolved(kind, module)
