@@ -5,8 +5,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres test-cluster doctest stripe-sdk conformance \
-	clients conformance-cluster clients-cluster
+RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres test-cluster stripe-requests doctest stripe-sdk \
+	stripe-live conformance clients conformance-cluster clients-cluster
 
 # Stories of several processes. They need a PostgreSQL and a Redis, and have a recipe of their own.
 SEVERAL := test(/^cluster::/)
@@ -14,6 +14,12 @@ SEVERAL := test(/^cluster::/)
 REDIS := test(/^redis_(faults|flavours|keys)::/)
 # Stories about one process on its own, or about no gateway at all: three replicas would tell them no differently.
 SINGLE := test(/^(cli|deploy|leaks)::/)
+
+# What the suites ask the stand-in for Stripe, a directory per suite.
+RECORDED := $(abspath $(or $(CARGO_TARGET_DIR),target))/stripe-requests
+SUITES := test-sqlite test-postgres test-cluster
+$(SUITES): export WEIR_TEST_STRIPE_REQUESTS = $(RECORDED)/$@
+EMPTY = rm -rf "$$WEIR_TEST_STRIPE_REQUESTS" && mkdir -p "$$WEIR_TEST_STRIPE_REQUESTS"
 
 # The example server that the client stories run against.
 CLIENTS_EXAMPLE ?= conformance
@@ -50,23 +56,34 @@ doc: ## documentation with private items, warnings are errors
 
 test-sqlite: ## unit and front-door tests on SQLite
 	@echo 'left to test-cluster: $(SEVERAL); to test-postgres: $(REDIS)'
+	@$(EMPTY)
 	env -u WEIR_TEST_DATABASE_URL -u WEIR_TEST_POSTGRES -u WEIR_TEST_REDIS_URL \
 		"$$(scripts/tool cargo-nextest)" nextest run --locked -E 'not ($(SEVERAL) or $(REDIS))'
 
 test-postgres: ## the same tests on a private PostgreSQL (and Redis)
 	@echo 'left to test-cluster: $(SEVERAL)'
+	@$(EMPTY)
 	scripts/with-services "$$(scripts/tool cargo-nextest)" nextest run --locked -E 'not $(SEVERAL)'
 
 test-cluster: ## front-door tests through three replicas on one PostgreSQL and Redis, and stories of several processes
 	@echo 'left to test-sqlite and test-postgres: $(SINGLE) or $(REDIS)'
+	@$(EMPTY)
 	scripts/with-services env WEIR_TEST_REPLICAS=3 "$$(scripts/tool cargo-nextest)" nextest run --locked \
 		-E 'binary(it) and not ($(SINGLE) or $(REDIS))'
 
 doctest: ## examples in the documentation, which nextest does not run
 	cargo test --locked --doc
 
+stripe-requests: ## what Weir asked of the stand-in for Stripe in the suites before, against the types of Stripe's own SDK
+	scripts/stripe-sdk checks_test.py
+	scripts/stripe-sdk recorded.py --operations tests/stripe/operations.txt $(SUITES:%="$(RECORDED)/%")
+
 stripe-sdk: ## Stripe's own SDK against the stand-in for Stripe
-	scripts/stripe-sdk
+	scripts/stripe-sdk story.py
+	scripts/stripe-sdk live.py --against-standin
+
+stripe-live: ## what the stand-in assumes, against Stripe itself where WEIR_TEST_STRIPE_KEY is a key of a sandbox
+	scripts/stripe-live
 
 conformance: ## the official conformance suite, both revisions
 	scripts/conformance

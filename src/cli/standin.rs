@@ -1,6 +1,7 @@
 //! `weir stripe-standin`: something to try billing out against, without an account.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
@@ -26,6 +27,9 @@ pub struct StandinArgs {
     /// What to sign webhooks with, instead of a secret that is made up
     #[arg(long, value_name = "SECRET", requires = "webhook_url")]
     webhook_secret: Option<SecretString>,
+    /// Write each request to a file in this directory, as a line of JSON
+    #[arg(long, value_name = "DIRECTORY")]
+    record: Option<PathBuf>,
     /// Print what it takes for granted about Stripe, and end
     #[arg(long)]
     assumptions: bool,
@@ -38,10 +42,14 @@ pub(super) async fn run(args: StandinArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let mut signals = Signals::register()?;
-    let options =
-        Options { listen: args.listen, seed: random()?.into_bytes(), ..Options::new(Clock::system()) };
+    let options = Options {
+        listen: args.listen,
+        seed: random()?.into_bytes(),
+        record: args.record,
+        ..Options::new(Clock::system())
+    };
     let standin = Standin::start(options).await.map_err(|error| {
-        format!("--listen {}: cannot listen: {error}; choose another address", args.listen)
+        format!("cannot listen at --listen {} or write to --record: {error}", args.listen)
     })?;
     let base = standin.base_url();
     say!("This is a stand-in for Stripe's API, not Stripe. It forgets everything when it stops (Ctrl-C).");

@@ -13,6 +13,7 @@ mod form;
 mod idempotency;
 mod ids;
 mod keys;
+mod record;
 mod refusal;
 mod schema;
 mod serve;
@@ -21,6 +22,7 @@ mod usage;
 mod world;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ pub use self::fault::{Fault, Trouble};
 pub use self::world::Seen;
 
 use self::keys::Keys;
+use self::record::Records;
 use self::world::{Call, World};
 use crate::clock::{Clock, Timestamp};
 use crate::tasks::Tasks;
@@ -52,14 +55,16 @@ pub struct Options {
     pub seed: Vec<u8>,
     /// The secret key that may do everything.
     pub secret_key: String,
+    /// The directory where requests are recorded, each as a line of JSON in a file of this stand-in's.
+    pub record: Option<PathBuf>,
 }
 
 impl Options {
-    /// On a free port of this machine, with [`SECRET_KEY`] and the ids of always.
+    /// On a free port of this machine, with [`SECRET_KEY`] and the ids of always. Nothing is recorded.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { listen, clock, seed: b"weir".to_vec(), secret_key: SECRET_KEY.to_owned() }
+        Self { listen, clock, seed: b"weir".to_vec(), secret_key: SECRET_KEY.to_owned(), record: None }
     }
 }
 
@@ -89,13 +94,14 @@ impl Standin {
     /// Starts one.
     ///
     /// # Errors
-    /// Where the address cannot be listened on, or no outgoing client be made.
+    /// Where the address cannot be listened on, no file be made for its records, or no outgoing client.
     pub async fn start(options: Options) -> std::io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let client = crate::egress::client(deliveries::PATIENCE).map_err(std::io::Error::other)?;
-        let Options { clock, seed, secret_key, .. } = options;
-        let world = World::new(clock, &seed, Keys::new(&secret_key), format!("http://{address}"));
+        let Options { clock, seed, secret_key, record, .. } = options;
+        let mut world = World::new(clock, &seed, Keys::new(&secret_key), format!("http://{address}"));
+        world.records = record.map(|directory| Records::open(&directory, address.port())).transpose()?;
         let shared = Arc::new(Shared {
             world: Mutex::new(world),
             tasks: Tasks::new(),

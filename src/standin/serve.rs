@@ -129,6 +129,11 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Outcome {
         let mut world = shared.world();
         let id = world.ids.next("req");
         world.see(seen(parts, body));
+        if let Some(Err(error)) = world.records.as_mut().map(|records| records.write(parts, body)) {
+            let message = format!("The stand-in cannot record requests: {error}");
+            let refusal = Refusal::plain(StatusCode::INSUFFICIENT_STORAGE, message);
+            return Outcome::Answer(Answer::from(&refusal));
+        }
         let fault = fault::take(&mut world.faults, Some(parts.method.as_str()), parts.uri.path());
         if let Some(outcome) = fault.as_ref().and_then(|fault| instead(fault, &id)) {
             return outcome;

@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::idempotency::Kept;
 use super::ids::Ids;
 use super::keys::Keys;
+use super::record::Records;
 use super::refusal::Refusal;
 use super::shelf::{Shelf, page};
 use super::usage::Usage;
@@ -88,6 +89,8 @@ pub struct World {
     /// Meter and customer of the usage that is on its way in.
     pub busy: HashSet<(String, String)>,
     pub seen: VecDeque<Seen>,
+    /// Where requests are written down, if anywhere.
+    pub records: Option<Records>,
     /// Where this server is, for URLs in objects.
     pub base_url: String,
 }
@@ -108,6 +111,7 @@ impl World {
             dropping: false,
             busy: HashSet::new(),
             seen: VecDeque::new(),
+            records: None,
             base_url,
         }
     }

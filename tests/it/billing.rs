@@ -13,9 +13,10 @@ use weir::billing::setup::setup;
 use weir::billing::stripe::{Pace, Stripe};
 use weir::clock::{Clock, Timestamp};
 use weir::config::{Billing, Layers, Millis};
-use weir::egress::install_crypto;
-use weir::standin::{Fault, Options, SECRET_KEY, Standin, Trouble};
+use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 use weir::telemetry::billing::Billing as Metrics;
+
+use super::support::stripe::standin;
 
 const PUBLIC_URL: &str = "https://mcp.example.com";
 /// What the price of a micro-credit says where a credit costs 0.25, 0.3 and 9.
@@ -35,9 +36,8 @@ struct Account {
 
 impl Account {
     async fn open() -> Self {
-        install_crypto();
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
-        let standin = Standin::start(Options::new(clock)).await.expect("a stand-in");
+        let standin = standin(clock).await;
         let mut config = Layers::default().load().expect("the defaults").billing;
         config.stripe_key = SECRET_KEY.into();
         config.stripe_url = standin.base_url();

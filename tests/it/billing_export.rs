@@ -9,11 +9,12 @@ use weir::billing::job::Job;
 use weir::billing::setup;
 use weir::billing::stripe::Stripe;
 use weir::clock::{Clock, Timestamp};
-use weir::standin::{Fault, Options, SECRET_KEY, Standin, Trouble};
+use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 
 use crate::support::database::rows;
 use crate::support::gateway::{self, Key};
 use crate::support::shop::Shop;
+use crate::support::stripe::standin;
 use crate::support::{Gateway, Modern, eventually};
 
 /// 2026-09-21T14:13:20Z.
@@ -33,9 +34,8 @@ struct World {
 impl World {
     /// What is owed is told every so many milliseconds.
     async fn new(every: u64) -> Self {
-        weir::egress::install_crypto();
         let clock = Clock::manual(Timestamp::from_micros(START));
-        let standin = Standin::start(Options::new(clock.clone())).await.expect("a stand-in");
+        let standin = standin(clock.clone()).await;
         let gateway = Gateway::build()
             .clock(&clock)
             .set("metering.lead_ms", 500)

@@ -13,9 +13,10 @@ use miniserde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use weir::clock::{Clock, Timestamp};
-use weir::standin::{Fault, Options, SECRET_KEY, Standin, Trouble};
+use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 use weir::tasks::Tasks;
 
+use super::support::stripe::standin;
 use super::support::within;
 
 /// 2026-11-22T00:00:00Z, a multiple of a day.
@@ -66,9 +67,7 @@ impl Reply {
 
 impl Site {
     async fn start() -> Self {
-        weir::egress::install_crypto();
-        let clock = Clock::manual(Timestamp::from_micros(START * 1_000_000));
-        let standin = Standin::start(Options::new(clock)).await.expect("a stand-in");
+        let standin = standin(Clock::manual(Timestamp::from_micros(START * 1_000_000))).await;
         let client =
             reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         Self { standin, client, key: SECRET_KEY }

@@ -18,12 +18,13 @@ use weir::billing::stripe::Stripe;
 use weir::clock::{Clock, Timestamp};
 use weir::db::mirror::{charges, checkouts, invoices, subscriptions};
 use weir::id::TenantId;
-use weir::standin::{Fault, Options, SECRET_KEY, Standin, Trouble};
+use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 use weir::tasks::Tasks;
 
 use crate::support::database::rows;
 use crate::support::gateway::{self, Builder};
 use crate::support::shop::Shop;
+use crate::support::stripe::standin;
 use crate::support::{Gateway, eventually, within};
 
 /// 2026-09-21T14:13:20Z.
@@ -54,9 +55,8 @@ impl World {
 
     /// With other settings.
     async fn with(settings: impl FnOnce(Builder) -> Builder) -> Self {
-        weir::egress::install_crypto();
         let clock = Clock::manual(Timestamp::from_micros(START * 1_000_000));
-        let standin = Standin::start(Options::new(clock.clone())).await.expect("a stand-in");
+        let standin = standin(clock.clone()).await;
         let builder = Gateway::build()
             .clock(&clock)
             .set("server.drain_delay_ms", 0)

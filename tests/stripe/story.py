@@ -15,10 +15,9 @@ import urllib.error
 import urllib.request
 
 import stripe
+from standin import KEY, PATIENCE, client, control, fault, running
 
-KEY = "sk_test_weir_standin"
 SECRET = "whsec_of_the_story_0123456789"
-PATIENCE = 10
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -34,29 +33,6 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-def start(weir, webhook_url):
-    """The stand-in on a free port, and what it says is its base URL."""
-    command = [weir, "stripe-standin", "--listen", "127.0.0.1:0"]
-    command += ["--webhook-url", webhook_url, "--webhook-secret", SECRET]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if found := re.search(r'WEIR_BILLING__STRIPE_URL=(http://[0-9.:]+)', line):
-            return process, found[1]
-    raise SystemExit("the stand-in did not start")
-
-
-def control(base, method, path, body=None):
-    """One of the stand-in's own endpoints."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{base}/_standin/{path}", data=data, method=method)
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-        return json.load(answer)
-
-
-def fault(base, what, **where):
-    control(base, "POST", "faults", {"fault": what, **where})
 
 
 def refused(kind, ask, status=None, code=None, param=None, words=""):
@@ -326,8 +302,8 @@ def receiving(weir, api, base):
         environment = {**os.environ, **settings}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
-            running = (re.search(r"Weir is running at (http://[0-9.:]+)", line) for line in process.stdout)
-            url = next(found[1] for found in running if found) + "/webhooks/stripe"
+            lines = (re.search(r"Weir is running at (http://[0-9.:]+)", line) for line in process.stdout)
+            url = next(found[1] for found in lines if found) + "/webhooks/stripe"
             # What it says further must not stand in its way.
             threading.Thread(target=process.stdout.read, daemon=True).start()
             for wrong in [signed(body + " ", now), signed(body, now, "whsec_other"), signed(body, now - 400), "t=1,v1=00"]:
@@ -344,28 +320,20 @@ def receiving(weir, api, base):
             process.wait(PATIENCE)
 
 
-def client(base, key, retries=0):
-    return stripe.StripeClient(key, base_addresses={"api": base}, max_network_retries=retries).v1
-
-
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--weir", required=True)
     weir = arguments.parse_args().weir
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
-    process, base = start(weir, f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe")
-    try:
-        chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
+    webhooks_to = f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe"
+    chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
+    with running(weir, "--webhook-url", webhooks_to, "--webhook-secret", SECRET) as base:
         for chapter in chapters:
             chapter(client(base, KEY), base)
             print(f"{chapter.__name__}: ok", flush=True)
         receiving(weir, client(base, KEY), base)
         print("receiving: ok", flush=True)
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-    assert process.returncode == 0, process.returncode
     print(f"stripe {stripe.VERSION}, {len(chapters) + 1} chapters")
 
 

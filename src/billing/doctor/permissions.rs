@@ -86,6 +86,8 @@ async fn ask(stripe: &Stripe, need: &Need) -> Result<Anything, StripeError> {
     let fields: BTreeMap<_, _> =
         need.fields.iter().map(|(name, value)| (*name, value.replace("{}", NOTHING))).collect();
     let request = match need.method {
+        // What is made of no fields is not nothing, but a field without a name.
+        _ if fields.is_empty() => request,
         StripeMethod::Get => request.query(&fields),
         _ => request.form(&fields),
     };

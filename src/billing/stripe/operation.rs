@@ -119,6 +119,22 @@ mod tests {
         assert!(WORDS.is_sorted());
     }
 
+    /// `make stripe-requests` sees to it that the list is complete.
+    #[test]
+    fn every_operation_of_weirs_has_its_name() {
+        let all = include_str!("../../../tests/stripe/operations.txt");
+        for line in all.lines().filter(|line| !line.starts_with('#')) {
+            let (method, path) = line.split_once(" /v1").expect("a method and a path");
+            let method = match method {
+                "GET" => StripeMethod::Get,
+                "POST" => StripeMethod::Post,
+                _ => StripeMethod::Delete,
+            };
+            let request = RequestBuilder::new(method, path.replace("{id}", "an_id"));
+            assert_eq!(Operation::of(&request).to_string(), line.replace("/v1", ""));
+        }
+    }
+
     #[test]
     fn no_id_leads_elsewhere() {
         for good in ["/products/a-b_c.d:e", "/billing/meters"] {

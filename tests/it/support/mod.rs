@@ -20,6 +20,7 @@ pub mod recorder;
 pub mod relay;
 pub mod services;
 pub mod shop;
+pub mod stripe;
 pub mod tools;
 
 use std::future::Future;
