@@ -3,7 +3,6 @@ over pages, faults, and webhooks whose signatures the SDK checks. Prints a line 
 
 import argparse
 import http.server
-import json
 import queue
 import re
 import subprocess
@@ -12,9 +11,11 @@ import urllib.request
 
 import stripe
 
+import money
+from told import PATIENCE, control, fault, refused
+
 KEY = "sk_test_weir_standin"
 SECRET = "whsec_of_the_story_0123456789"
-PATIENCE = 10
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -41,33 +42,6 @@ def start(weir, webhook_url):
         if found := re.search(r'WEIR_BILLING__STRIPE_URL=(http://[0-9.:]+)', line):
             return process, found[1]
     raise SystemExit("the stand-in did not start")
-
-
-def control(base, method, path, body=None):
-    """One of the stand-in's own endpoints."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{base}/_standin/{path}", data=data, method=method)
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-        return json.load(answer)
-
-
-def fault(base, what, **where):
-    control(base, "POST", "faults", {"fault": what, **where})
-
-
-def refused(kind, ask, status=None, code=None, param=None, words=""):
-    """The error that asking ends with: of exactly this class."""
-    try:
-        ask()
-    except stripe.StripeError as error:
-        assert type(error) is kind, f"{type(error).__name__} instead of {kind.__name__}: {error}"
-        assert status is None or error.http_status == status, error.http_status
-        assert code is None or error.code == code, error.code
-        assert param is None or error.param == param, error.param
-        assert words in str(error), error
-        assert kind is stripe.APIConnectionError or error.http_status == 502 or error.request_id, "no request id"
-        return error
-    raise AssertionError(f"not refused, where {kind.__name__} was expected")
 
 
 def catalog(api, base):
@@ -302,6 +276,7 @@ def main():
     process, base = start(weir, f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe")
     try:
         chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
+        chapters += money.CHAPTERS
         for chapter in chapters:
             chapter(client(base, KEY), base)
             print(f"{chapter.__name__}: ok", flush=True)
