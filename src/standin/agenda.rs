@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use super::billing;
 use super::world::World;
 
+/// Entries at once; the objects that they are about are fewer.
+const MOST_ENTRIES: usize = 4_000_000;
+
 /// Something that happens by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -32,8 +35,12 @@ pub struct Agenda {
 
 impl Agenda {
     /// Puts something down for the object of this id. What an entry is about is checked when its time comes, so
-    /// none has to be taken back.
+    /// none has to be taken back. Where there are too many, nothing more is put down.
     pub fn put(&mut self, at: i64, due: Due, id: &str) {
+        if self.entries.len() >= MOST_ENTRIES {
+            tracing::warn!(id, "the agenda is full");
+            return;
+        }
         self.count += 1;
         self.entries.insert((at, self.count), (due, id.to_owned()));
     }

@@ -148,7 +148,7 @@ pub const ASSUMPTIONS: &[Assumption] = &[
     assume(
         "STANDIN-SUB-2",
         "A subscription whose first payment fails is incomplete, and is not tried again by itself. After exactly 23 hours it \
-         is incomplete_expired, and the invoice void.",
+         is incomplete_expired, and the invoice void. Without any card and with something to pay there is none: 400.",
         "docs.stripe.com/billing/subscriptions/overview",
     ),
     assume(

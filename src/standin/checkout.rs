@@ -81,7 +81,7 @@ fn customer_of(world: &mut World, call: &Call, session: &Value) -> Result<String
         world.need("customer", customer, "customer", StatusCode::BAD_REQUEST)?;
         return Ok(customer.to_owned());
     }
-    if session["mode"] == "payment" {
+    if session["mode"] == "payment" && session["invoice_creation"]["enabled"] != true {
         return Ok(String::new());
     }
     let params = json!({ "email": session["customer_email"] });

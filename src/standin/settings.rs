@@ -54,15 +54,16 @@ impl Default for Settings {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Change {
-    /// See [`Settings`].
+    /// Seconds for which usage that is accepted from now on stays out of summaries; at most ten years.
     pub summary_lag_seconds: Option<u64>,
-    /// See [`Settings`].
+    /// Seconds from the end of a period until its invoice is finalised; at most 72 hours.
     pub finalization_grace_seconds: Option<u64>,
-    /// See [`Settings`].
+    /// Days after its first failure on which the payment of an invoice is tried again; at most 8, each later than the one
+    /// before.
     pub retry_days: Option<Vec<u16>>,
-    /// See [`Settings`].
+    /// What comes after the last retry.
     pub after_retries: Option<AfterRetries>,
-    /// See [`Settings`].
+    /// Tax on everything with `automatic_tax[enabled]`, in hundredths of a percent; at most all of it.
     pub tax_basis_points: Option<i64>,
 }
 

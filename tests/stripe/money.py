@@ -147,9 +147,12 @@ def subscriptions(api, base):
     for wrong in ({"billing_cycle_anchor": now - 1}, {"billing_cycle_anchor": now + 40 * DAY}, {"trial_end": now}):
         refused(stripe.InvalidRequestError, lambda: shop.subscribe(customer, **wrong), 400)
     nothing = api.customers.create({"name": "No card"})
-    strict = lambda: shop.subscribe(nothing, payment_behavior="error_if_incomplete")
-    refused(stripe.InvalidRequestError, strict, 400, "resource_missing")
-    assert shop.subscribe(nothing).status == "incomplete"
+    refused(stripe.InvalidRequestError, lambda: shop.subscribe(nothing), 400, "resource_missing")
+    assert shop.subscribe(nothing, payment_behavior="default_incomplete").status == "incomplete"
+    poor = shop.customer("pm_card_chargeCustomerFail")
+    strict = lambda: shop.subscribe(poor, payment_behavior="error_if_incomplete")
+    refused(stripe.CardError, strict, 402, "card_declined")
+    assert not api.subscriptions.list({"customer": poor.id, "status": "all"}).data
 
 
 def changes(api, base):

@@ -80,6 +80,9 @@ pub fn change(world: &mut World, call: &Call) -> Done {
     for one in &waiting {
         one.put(world, call, &after)?;
     }
+    for (old, _) in changes.iter().filter(|(_, new)| new.is_null()) {
+        world.ledger.forget(text(old, "id"));
+    }
     changed(world, call, "customer.subscription.updated", &before, &after);
     if trial == Some(now) {
         begin_now(world, call, &after)?;

@@ -153,6 +153,7 @@ pub fn end(world: &mut World, call: &Call, id: &str, reason: &str) {
     after["cancellation_details"]["reason"] = json!(reason);
     world.replace(KIND, &after);
     tell(world, call, "customer.subscription.deleted", &after, None);
+    listed(&after, "items").iter().for_each(|item| world.ledger.forget(text(item, "id")));
     let open: Vec<Value> = world
         .shelf(invoice::KIND)
         .into_iter()

@@ -33,6 +33,14 @@ pub struct Ledger {
     pub waiting: HashMap<String, Value>,
 }
 
+impl Ledger {
+    /// An item is gone.
+    pub fn forget(&mut self, item: &str) {
+        self.debits.remove(item);
+        self.metered_from.remove(item);
+    }
+}
+
 /// A sum that was billed for a span of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Debit {

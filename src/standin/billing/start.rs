@@ -61,7 +61,7 @@ pub struct Start {
 /// # Errors
 /// 402 or 400 where its first payment fails and that is not accepted; where there are too many objects.
 pub fn start(world: &mut World, call: &Call, start: &Start) -> Done {
-    if start.unpaid == Unpaid::Refused && start.trial_end.is_none() {
+    if start.unpaid != Unpaid::Untried && is_due(world, start) {
         payable(world, start)?;
     }
     let subscription = object(world, start);
@@ -109,12 +109,26 @@ pub fn start(world: &mut World, call: &Call, start: &Start) -> Done {
     Ok(world.live(KIND, &id).cloned().unwrap_or(subscription))
 }
 
-/// Whether the first payment will go well.
+/// Whether there is something to pay at once.
+fn is_due(world: &World, start: &Start) -> bool {
+    let costs = |price: &Value| !is_metered(price) && text(price, "unit_amount_decimal") != "0";
+    !is_free(world, start)
+        && start.trial_end.is_none()
+        && start.items.iter().any(|(price, _, _)| costs(price))
+}
+
+/// Whether the time up to the first full period is given away.
+fn is_free(world: &World, start: &Start) -> bool {
+    !start.prorates && start.anchor.is_some_and(|anchor| anchor > world.now())
+}
+
+/// Without a card there is no subscription, and with one that is declined none where that was asked for.
 fn payable(world: &World, start: &Start) -> Result<(), Refusal> {
     let method = start.method.clone().or_else(|| default_method(world, &start.customer, None));
     let method = method.and_then(|method| world.live("payment_method", &method));
     let Some(card) = method.and_then(Card::of) else { return Err(collect::refusal(NO_CARD)) };
-    card.decline().map_or(Ok(()), |decline| Err(decline.into()))
+    let decline = card.decline().filter(|_| start.unpaid == Unpaid::Refused);
+    decline.map_or(Ok(()), |decline| Err(decline.into()))
 }
 
 fn object(world: &mut World, start: &Start) -> Value {
@@ -210,7 +224,7 @@ fn first_lines(world: &mut World, subscription: &Value, start: &Start) -> Vec<Va
     for item in licensed {
         let amount = if start.trial_end.is_some() {
             0
-        } else if start.anchor.is_some() && !start.prorates {
+        } else if is_free(world, start) {
             continue;
         } else {
             prorate::part_of_period(&item, whole(subscription, "billing_cycle_anchor"), span)

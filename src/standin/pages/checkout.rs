@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::super::answer::Answer;
 use super::super::look::{listed, text, whole};
 use super::super::{Shared, checkout};
-use super::{amount, card_fields, cards, escape, gone, page, see_other, sent};
+use super::{amount, card_fields, cards, escape, gone, page, see_other, sent, unit_price};
 
 /// The page, or what its buttons do: pay, then on to `success_url`; or back to `cancel_url`.
 pub fn answer(shared: &Shared, id: &str, asked: Option<&Value>) -> Answer {
@@ -43,7 +43,7 @@ fn show(shared: &Shared, session: &Value, wrong: Option<&str>) -> Answer {
             let quantity =
                 line["quantity"].as_i64().map_or(String::new(), |quantity| format!(" × {quantity}"));
             let sum = if metered {
-                format!("{} for each, as used", unit(line, currency))
+                format!("{} for each, as used", unit_price(&line["price"]))
             } else {
                 amount(whole(line, "amount_total"), currency)
             };
@@ -75,17 +75,4 @@ fn show(shared: &Shared, session: &Value, wrong: Option<&str>) -> Answer {
     );
     let status = if wrong.is_some() { StatusCode::PAYMENT_REQUIRED } else { StatusCode::OK };
     page(status, title, &body)
-}
-
-/// The price of one, which may be less than the smallest unit of its currency.
-fn unit(line: &Value, currency: &Value) -> String {
-    let price = &line["price"];
-    match price["unit_amount"].as_i64() {
-        Some(whole) => amount(whole, currency),
-        None => format!(
-            "{} of the smallest unit of {}",
-            text(price, "unit_amount_decimal"),
-            text(price, "currency")
-        ),
-    }
 }

@@ -127,6 +127,20 @@ fn amount(sum: i64, currency: &Value) -> String {
     format!("{sign}{}.{:02} {upper}", sum / 100, sum % 100)
 }
 
+/// What one costs, which may be less than the smallest unit of its currency.
+fn unit_price(price: &Value) -> String {
+    let unit = text(price, "unit_amount_decimal");
+    let currency = text(price, "currency");
+    let upper = currency.to_uppercase();
+    if WHOLE_UNITS.contains(&currency) {
+        return format!("{unit} {upper}");
+    }
+    let (whole, part) = unit.split_once('.').unwrap_or((unit, ""));
+    let whole = format!("{whole:0>3}");
+    let (units, hundredths) = whole.split_at(whole.len() - 2);
+    format!("{units}.{hundredths}{part} {upper}")
+}
+
 /// A time in seconds, as a day.
 fn day(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds)
@@ -152,6 +166,14 @@ mod tests {
             (7, "jpy", "7 JPY"),
         ] {
             assert_eq!(amount(sum, &json!(currency)), text);
+        }
+        for (unit, currency, text) in [
+            ("1000", "usd", "10.00 USD"),
+            ("0.25", "usd", "0.0025 USD"),
+            ("7", "chf", "0.07 CHF"),
+            ("0.5", "jpy", "0.5 JPY"),
+        ] {
+            assert_eq!(unit_price(&json!({ "unit_amount_decimal": unit, "currency": currency })), text);
         }
         assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
     }

@@ -12,7 +12,7 @@ use super::super::refusal::Refusal;
 use super::super::shelf::Shelf;
 use super::super::world::{Call, World};
 use super::super::{Shared, billing};
-use super::{amount, card_fields, cards, day, escape, gone, page, see_other, sent};
+use super::{amount, card_fields, cards, day, escape, gone, page, see_other, sent, unit_price};
 
 /// The page, or what its buttons do: cancel at the end of the period, or not after all; another card.
 pub fn answer(shared: &Shared, id: &str, asked: Option<&Value>) -> Answer {
@@ -71,7 +71,7 @@ fn show(world: &World, session: &Value, wrong: Option<&str>) -> Answer {
     let cancels = allows(world, session, "subscription_cancel");
     let subscriptions: String = of(billing::start::KIND)
         .filter(|one| one["ended_at"].is_null())
-        .map(|one| subscription(one, cancels))
+        .map(|one| subscription(world, one, cancels))
         .collect();
     let card = billing::default_method(world, customer, of(billing::start::KIND).next())
         .and_then(|method| world.live("payment_method", &method));
@@ -112,17 +112,12 @@ fn show(world: &World, session: &Value, wrong: Option<&str>) -> Answer {
     page(status, "Customer portal", &body)
 }
 
-fn subscription(one: &Value, cancels: bool) -> String {
+fn subscription(world: &World, one: &Value, cancels: bool) -> String {
     let names: Vec<_> = listed(one, "items")
         .iter()
         .map(|item| {
             let price = &item["price"];
-            let unit = text(price, "unit_amount_decimal");
-            let sum = price["unit_amount"].as_i64().map_or_else(
-                || format!("{unit} of the smallest unit of {}", text(price, "currency")),
-                |sum| amount(sum, &price["currency"]),
-            );
-            format!("{} ({sum})", text(price, "lookup_key"))
+            format!("{} ({})", billing::lines::name_of(world, price), unit_price(price))
         })
         .collect();
     let end = day(period(one).1);
