@@ -70,6 +70,7 @@ pub(super) async fn run(args: StandinArgs) -> Result<(), Failure> {
         say!("Webhooks go to {url}");
     }
     say!();
+    say!("Pay on its pages:  4242 4242 4242 4242, or another test card that the page names; no money moves");
     say!("Move its clock:  curl {base}/_standin/clock -d '{{\"advance_seconds\":3600}}'");
     say!(
         "Lose an answer:  curl {base}/_standin/faults -d '{{\"fault\":\"lost_response\",\"path\":\"/v1/\"}}'"

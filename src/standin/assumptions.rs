@@ -22,8 +22,9 @@ pub const ASSUMPTIONS: &[Assumption] = &[
     assume(
         "STANDIN-KEY-1",
         "A restricted key needs `<resource>_read` for GET and `<resource>_write` for the rest, and may read what it may \
-         write. The names product, plan (prices), customer, webhook, event, billing_meter, billing_meter_event and \
-         customer_portal are in part guesses.",
+         write. The names product, plan (prices), customer, webhook, event, billing_meter, billing_meter_event, customer_portal, \
+         subscription, invoice, payment_method, payment_intent, charge (with refunds), dispute, credit_note and \
+         checkout_session are in part guesses.",
         "docs.stripe.com/keys",
     ),
     assume(
@@ -130,6 +131,133 @@ pub const ASSUMPTIONS: &[Assumption] = &[
         "STANDIN-PORTAL-2",
         "Plan changes in the portal need products, prices that are theirs, and default_allowed_updates.",
         "docs.stripe.com/api/customer_portal/configurations/create",
+    ),
+    assume(
+        "STANDIN-CARD-1",
+        "A test card becomes a payment method of its own when it is attached. Those that are documented as declined cannot be \
+         attached at all, with 402; 4000000000000341 can, and pays nothing. Its fingerprint here says which card it is.",
+        "docs.stripe.com/testing",
+    ),
+    assume(
+        "STANDIN-SUB-1",
+        "Subscriptions are of billing mode flexible, the default of this version of the API. The first invoice is final at \
+         once; it has no line for usage, and without lines there is none, as with an anchor and proration_behavior none. All \
+         items of a subscription have one interval here; Stripe takes several.",
+        "docs.stripe.com/billing/subscriptions/billing-mode/compare",
+    ),
+    assume(
+        "STANDIN-SUB-2",
+        "A subscription whose first payment fails is incomplete, and is not tried again by itself. After exactly 23 hours it \
+         is incomplete_expired, and the invoice void. Without any card and with something to pay there is none: 400.",
+        "docs.stripe.com/billing/subscriptions/overview",
+    ),
+    assume(
+        "STANDIN-SUB-3",
+        "A subscription that ends leaves its open invoices open, with auto_advance off. At the end of a period its usage is \
+         billed on a last invoice; when it is cancelled at once, only with invoice_now, after the usual grace.",
+        "docs.stripe.com/billing/subscriptions/cancel",
+    ),
+    assume(
+        "STANDIN-TRIAL-1",
+        "Usage in a trial is never billed. The page says so of fees, not of meters.",
+        "docs.stripe.com/billing/subscriptions/trials",
+    ),
+    assume(
+        "STANDIN-PRORATE-1",
+        "Parts of a period are worked out to the second and rounded half away from zero. A credit is a part of what was last \
+         billed for the item and the time, a charge a part of the full price over the whole cycle that ends with the period. \
+         Nothing is credited for what was free.",
+        "docs.stripe.com/billing/subscriptions/prorations",
+    ),
+    assume(
+        "STANDIN-PRORATE-2",
+        "When a metered item goes or changes its price, its usage so far waits as an invoice item at the old price, and only \
+         later usage, by its own time, is billed at the new one. The page goes by when usage was reported.",
+        "docs.stripe.com/billing/subscriptions/billing-mode/compare",
+    ),
+    assume(
+        "STANDIN-INVOICE-1",
+        "The invoice at a period's end stays a draft for exactly the account's grace, an hour where nothing is set and 72 at \
+         most, and counts the usage of its period that was accepted by then, whether summaries show it yet or not. Usage \
+         that comes later is never billed. Payment is tried at once then.",
+        "docs.stripe.com/billing/subscriptions/usage-based/how-it-works, docs.stripe.com/invoicing/scheduled-finalization",
+    ),
+    assume(
+        "STANDIN-INVOICE-2",
+        "A line is quantity times the price per unit, exactly, rounded half up to the smallest unit of currency.",
+        "docs.stripe.com/products-prices/pricing-models",
+    ),
+    assume(
+        "STANDIN-INVOICE-3",
+        "Usage below zero bills a quantity of 0. An invoice below zero has an amount due of 0, and the rest goes to the \
+         customer's balance.",
+        "docs.stripe.com/billing/customer/balance",
+    ),
+    assume(
+        "STANDIN-INVOICE-4",
+        "At a period's end there is a line for usage also where it is 0, after what waited, in the order of the items.",
+        "docs.stripe.com/billing/subscriptions/billing-mode/compare",
+    ),
+    assume(
+        "STANDIN-INVOICE-5",
+        "An amount due of less than 50 is not charged: the invoice is paid, and the amount is owed on the customer's balance. \
+         Stripe has a smallest amount per currency; here it is 50 in all.",
+        "docs.stripe.com/currencies, docs.stripe.com/billing/customer/balance",
+    ),
+    assume(
+        "STANDIN-PREVIEW-1",
+        "The preview bills the usage that summaries show by then, and what a change would bring; with always_invoice only \
+         that.",
+        "docs.stripe.com/api/invoices/create_preview",
+    ),
+    assume(
+        "STANDIN-DUNNING-1",
+        "A payment that failed is tried again 1, 3, 5 and 7 days after the invoice became final, or as set; then the \
+         subscription is unpaid, past_due or cancelled, as set. Stripe's own times are its secret, or set in the Dashboard.",
+        "docs.stripe.com/billing/revenue-recovery/smart-retries",
+    ),
+    assume(
+        "STANDIN-DUNNING-2",
+        "A subscription is active again when its latest final invoice is paid, whatever became of earlier ones. Invoices of \
+         an unpaid one stay drafts.",
+        "docs.stripe.com/billing/subscriptions/overview",
+    ),
+    assume(
+        "STANDIN-TAX-1",
+        "With automatic_tax there is one rate, which is set, on every line and on top of it. Checkout refuses it for a \
+         customer without a country, unless customer_update[address] is auto.",
+        "docs.stripe.com/tax/checkout",
+    ),
+    assume(
+        "STANDIN-CHECKOUT-1",
+        "A session is open for 24 hours where nothing is said. The anchor is at most one interval ahead; where it goes by \
+         while the session is open, a whole period from it is billed. A trial ends 48 hours ahead at least.",
+        "docs.stripe.com/payments/checkout/billing-cycle, docs.stripe.com/api/checkout/sessions/create",
+    ),
+    assume(
+        "STANDIN-CHECKOUT-2",
+        "A card that is declined leaves the session open. In mode payment the payment intent comes with the first attempt \
+         and is the same for the next; in mode subscription nothing is made before the payment goes well. The card \
+         becomes the subscription's default, not the customer's.",
+        "docs.stripe.com/payments/checkout/how-checkout-works",
+    ),
+    assume(
+        "STANDIN-REFUND-1",
+        "A refund succeeds at once, up to what is left of the charge; a charge that is or was disputed cannot be refunded.",
+        "docs.stripe.com/refunds",
+    ),
+    assume(
+        "STANDIN-CREDIT-1",
+        "A credit note first takes off what is still to pay, and the rest must be split exactly into credit, refund and \
+         elsewhere; all notes together come to the invoice's total at most. Nothing left to pay makes the invoice paid. \
+         Tax is not split here.",
+        "docs.stripe.com/api/credit_notes/create",
+    ),
+    assume(
+        "STANDIN-DISPUTE-1",
+        "A dispute needs a response for 21 days and stays open until it is closed by hand. The money is gone at once and \
+         comes back when it is won.",
+        "docs.stripe.com/disputes/how-disputes-work",
     ),
     assume(
         "STANDIN-HOOK-1",

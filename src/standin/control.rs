@@ -10,9 +10,12 @@ use http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::answer::Answer;
+use super::billing::dispute;
 use super::fault::Fault;
+use super::refusal::Refusal;
+use super::world::Call;
+use super::{Shared, checkout, pages};
 
 /// Faults that may wait at once.
 const MOST_FAULTS: usize = 10_000;
@@ -27,8 +30,35 @@ struct Clock {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {
-    summary_lag_seconds: u64,
+struct Card {
+    card: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dispute {
+    charge: String,
+    #[serde(default)]
+    amount: Option<i64>,
+    #[serde(default = "fraudulent")]
+    reason: String,
+}
+
+fn fraudulent() -> String {
+    "fraudulent".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Verdict {
+    Won,
+    Lost,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Closing {
+    outcome: Verdict,
 }
 
 #[derive(Deserialize)]
@@ -59,21 +89,60 @@ pub fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Answer {
         }
         ("GET", "/_standin/clock") => Ok(clock(shared)),
         ("POST", "/_standin/clock") => read(body).and_then(|to: Clock| advance(shared, to.advance_seconds)),
-        ("POST", "/_standin/settings") => read(body).map(|settings: Settings| {
-            shared.world().usage.lag = Duration::from_secs(settings.summary_lag_seconds.min(FURTHEST));
-            json!({ "summary_lag_seconds": settings.summary_lag_seconds })
-        }),
+        ("GET", "/_standin/settings") => Ok(settings(shared)),
+        ("POST", "/_standin/settings") => {
+            read(body).and_then(|change| shared.world().settings.change(change)).map(|()| settings(shared))
+        }
         ("POST", "/_standin/keys") => read(body).and_then(|key: Key| restrict(shared, &key)),
         ("POST", "/_standin/webhook_secrets") => read(body).map(|secret: Secret| roll(shared, &secret)),
         ("GET", "/_standin/requests") => Ok(requests(shared)),
         ("GET", "/_standin/deliveries") => Ok(deliveries(shared)),
-        ("GET", _) if path.starts_with("/_standin/portal/") => return portal(shared, path),
-        _ => return refuse(StatusCode::NOT_FOUND, "The stand-in has no such page. Its API is under /v1/."),
+        ("POST", "/_standin/disputes") => read(body).and_then(|dispute| open(shared, &dispute)),
+        _ => match deeper(shared, parts, body) {
+            Some(done) => done,
+            None => {
+                let page = pages::answer(shared, parts, body);
+                let nowhere = "The stand-in has no such page. Its API is under /v1/.";
+                return page.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND, nowhere));
+            }
+        },
     };
     match done {
         Ok(object) => Answer::json(StatusCode::OK, &object),
         Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
     }
+}
+
+/// The controls of one object.
+fn deeper(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Option<Result<Value, String>> {
+    let path: Vec<_> = parts.uri.path().strip_prefix("/_standin/")?.split('/').collect();
+    let said = |refusal: Refusal| refusal.message().to_owned();
+    match (parts.method.as_str(), path.as_slice()) {
+        // A page's form comes in another encoding, and gets a page.
+        ("POST", ["checkout", id]) if !pages::is_form(parts, body) => {
+            Some(read(body).and_then(|Card { card }| {
+                shared.act(|world| checkout::complete(world, id, &card)).map_err(said)
+            }))
+        }
+        ("POST", ["customers", id, "card"]) => Some(read(body).and_then(|Card { card }| {
+            shared.act(|world| checkout::set_card(world, id, &card)).map_err(said)
+        })),
+        ("POST", ["disputes", id]) => Some(read(body).and_then(|Closing { outcome }| {
+            let won = matches!(outcome, Verdict::Won);
+            shared.act(|world| dispute::close(world, &Call::nobodys(), id, won)).map_err(said)
+        })),
+        _ => None,
+    }
+}
+
+fn open(shared: &Arc<Shared>, asked: &Dispute) -> Result<Value, String> {
+    let what = (asked.amount, asked.reason.as_str());
+    let done = shared.act(|world| dispute::open(world, &Call::nobodys(), &asked.charge, what));
+    done.map_err(|refusal| refusal.message().to_owned())
+}
+
+fn settings(shared: &Arc<Shared>) -> Value {
+    json!(shared.world().settings)
 }
 
 fn refuse(status: StatusCode, message: &str) -> Answer {
@@ -102,8 +171,7 @@ fn advance(shared: &Arc<Shared>, seconds: u64) -> Result<Value, String> {
     if seconds > FURTHEST {
         return Err(format!("advance_seconds: at most {FURTHEST}"));
     }
-    shared.world().advance(Duration::from_secs(seconds));
-    shared.wake.notify_one();
+    shared.advance(Duration::from_secs(seconds));
     Ok(clock(shared))
 }
 
@@ -147,33 +215,4 @@ fn welcome() -> Answer {
     let text = "This is a stand-in for Stripe's API, made for trying out Weir. It is not Stripe, knows nobody's money,\n\
                 and forgets everything when it stops. Its API is under /v1/, its own controls under /_standin/.\n";
     Answer::new(StatusCode::OK, "text/plain; charset=utf-8", text)
-}
-
-/// What stands in the place of the customer portal.
-fn portal(shared: &Arc<Shared>, path: &str) -> Answer {
-    let world = shared.world();
-    let session = path.rsplit('/').next().and_then(|id| world.live("billing_portal.session", id));
-    let Some(session) = session else {
-        return refuse(StatusCode::NOT_FOUND, "There is no such session of the customer portal.");
-    };
-    let customer = session["customer"].as_str().unwrap_or_default();
-    let back = session["return_url"]
-        .as_str()
-        .filter(|url| url.starts_with("http"))
-        .map_or(String::new(), |url| format!("<p><a href=\"{}\">Back</a></p>", escape(url)));
-    let name =
-        world.live("customer", customer).and_then(|customer| customer["name"].as_str()).unwrap_or(customer);
-    let page = format!(
-        "<!doctype html><meta charset=\"utf-8\"><title>Stand-in, not Stripe</title>\
-         <h1>This is a stand-in, not Stripe</h1>\
-         <p>With Stripe, the customer portal of {} ({}) would open here. No money is moved.</p>{back}\n",
-        escape(name),
-        escape(customer),
-    );
-    Answer::new(StatusCode::OK, "text/html; charset=utf-8", page)
-        .with("content-security-policy", "default-src 'none'; frame-ancestors 'none'")
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -109,13 +109,17 @@ pub fn tell(
         .collect();
     let room = world.outbox.waiting.len() + endpoints.len() <= MOST_WAITING;
     let endpoints = if room { endpoints } else { Vec::new() };
+    let mut object = object.clone();
+    super::api::prune(&mut object, "", &[]);
     let mut data = json!({ "object": object });
     if let Some(previous) = previous {
         data["previous_attributes"] = Value::Object(previous);
     }
+    // What happens by itself, nobody asked for.
+    let request = Some(&call.request).filter(|request| !request.is_empty());
     let event = json!({
         "api_version": super::API_VERSION.as_str(), "data": data, "pending_webhooks": endpoints.len(),
-        "request": { "id": call.request, "idempotency_key": call.key }, "type": kind,
+        "request": { "id": request, "idempotency_key": call.key }, "type": kind,
     });
     // Where there is no room for events, there is none for objects either, and that has been said.
     let Ok(event) = world.create("event", "evt", event) else { return };

@@ -3,9 +3,13 @@
 //!
 //! What it takes for granted about Stripe stands in [`assumptions`], each with an id that stands in the code, too.
 
+mod agenda;
 mod answer;
 mod api;
 pub mod assumptions;
+mod billing;
+mod cards;
+mod checkout;
 mod control;
 mod deliveries;
 pub mod fault;
@@ -13,10 +17,13 @@ mod form;
 mod idempotency;
 mod ids;
 mod keys;
+mod look;
+mod pages;
 mod record;
 mod refusal;
 mod schema;
 mod serve;
+mod settings;
 mod shelf;
 mod usage;
 mod world;
@@ -32,10 +39,12 @@ use tokio::sync::Notify;
 
 pub use self::deliveries::Attempt;
 pub use self::fault::{Fault, Trouble};
+pub use self::settings::{AfterRetries, Change};
 pub use self::world::Seen;
 
 use self::keys::Keys;
 use self::record::Records;
+use self::refusal::Refusal;
 use self::world::{Call, World};
 use crate::clock::{Clock, Timestamp};
 use crate::tasks::Tasks;
@@ -79,8 +88,38 @@ struct Shared {
 }
 
 impl Shared {
+    /// The world as it is now: whatever was due has happened.
     fn world(&self) -> MutexGuard<'_, World> {
-        serve::lock(&self.world)
+        let mut world = serve::lock(&self.world);
+        if agenda::catch_up(&mut world) {
+            self.wake.notify_one();
+        }
+        world
+    }
+
+    /// Moves the clock on, through all that is due on the way.
+    fn advance(&self, span: Duration) {
+        self.world().advance(span);
+        drop(self.world());
+        self.wake.notify_one();
+    }
+
+    /// Does something with the world, and sends out what it brought.
+    fn act(&self, what: impl FnOnce(&mut World) -> api::Done) -> api::Done {
+        let done = what(&mut self.world());
+        self.wake.notify_one();
+        done
+    }
+}
+
+/// How often the clock is looked at while nobody asks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Lets happen what is due while nobody asks.
+async fn tick(shared: Arc<Shared>) {
+    let stop = shared.tasks.stopping().clone();
+    while stop.run_until_cancelled(tokio::time::sleep(TICK)).await.is_some() {
+        drop(shared.world());
     }
 }
 
@@ -110,6 +149,7 @@ impl Standin {
         });
         shared.tasks.spawn(serve::accept(shared.clone(), listener));
         shared.tasks.spawn(deliveries::run(shared.clone(), client));
+        shared.tasks.spawn(tick(shared.clone()));
         Ok(Self { shared, address })
     }
 
@@ -127,8 +167,7 @@ impl Standin {
 
     /// Moves its time on, beyond that of the clock that it was given.
     pub fn advance(&self, span: Duration) {
-        self.shared.world().advance(span);
-        self.shared.wake.notify_one();
+        self.shared.advance(span);
     }
 
     /// Puts a fault at the end of the queue.
@@ -143,7 +182,52 @@ impl Standin {
 
     /// How long usage that is accepted from now on stays out of summaries.
     pub fn set_summary_lag(&self, lag: Duration) {
-        self.shared.world().usage.lag = lag;
+        self.shared.world().settings.summary_lag_seconds = lag.as_secs();
+    }
+
+    /// Changes how its account is set up.
+    ///
+    /// # Errors
+    /// A sentence where a setting is out of its bounds; then all stay as they are.
+    pub fn set(&self, change: Change) -> Result<(), String> {
+        self.shared.world().settings.change(change)
+    }
+
+    /// Pays on the page of a Checkout session, with a test card by its number or name. The session after it.
+    ///
+    /// # Errors
+    /// A sentence where the session is not open or the card is declined.
+    pub fn complete_checkout(&self, session: &str, card: &str) -> Result<Value, String> {
+        self.shared.act(|world| checkout::complete(world, session, card)).map_err(|refusal| said(&refusal))
+    }
+
+    /// Gives a customer another test card, as the portal does. The payment method.
+    ///
+    /// # Errors
+    /// A sentence where there is no such customer or the card is refused.
+    pub fn set_card(&self, customer: &str, card: &str) -> Result<Value, String> {
+        self.shared.act(|world| checkout::set_card(world, customer, card)).map_err(|refusal| said(&refusal))
+    }
+
+    /// Opens a dispute over a charge, of all that is left of it or of an amount. The dispute.
+    ///
+    /// # Errors
+    /// A sentence where the charge cannot be disputed so.
+    pub fn dispute(&self, charge: &str, amount: Option<i64>, reason: &str) -> Result<Value, String> {
+        let nobodys = Call::nobodys();
+        self.shared
+            .act(|world| billing::dispute::open(world, &nobodys, charge, (amount, reason)))
+            .map_err(|refusal| said(&refusal))
+    }
+
+    /// Closes a dispute. The dispute after it.
+    ///
+    /// # Errors
+    /// A sentence where there is none, or it is closed.
+    pub fn close_dispute(&self, dispute: &str, won: bool) -> Result<Value, String> {
+        self.shared
+            .act(|world| billing::dispute::close(world, &Call::nobodys(), dispute, won))
+            .map_err(|refusal| said(&refusal))
     }
 
     /// Makes all usage visible in summaries that was accepted so far.
@@ -168,8 +252,7 @@ impl Standin {
         let (ids, path, request) = (Vec::new(), "/v1/webhook_endpoints".to_owned(), String::new());
         let call = Call { ids, params, path, request, key: None };
         let made = api::new_endpoint(&mut self.shared.world(), &call, secret);
-        let made = made
-            .map_err(|refusal| refusal.body()["error"]["message"].as_str().unwrap_or_default().to_owned())?;
+        let made = made.map_err(|refusal| said(&refusal))?;
         Ok(made["id"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -221,6 +304,10 @@ impl Standin {
     pub async fn stop(self) {
         self.shared.tasks.shut_down().await;
     }
+}
+
+fn said(refusal: &Refusal) -> String {
+    refusal.message().to_owned()
 }
 
 impl Drop for Standin {

@@ -12,6 +12,7 @@ pub struct Refusal {
     code: Option<&'static str>,
     message: String,
     param: Option<String>,
+    decline_code: Option<&'static str>,
     /// The endpoint had begun its work, so the answer is kept for the request's idempotency key.
     pub begun: bool,
 }
@@ -25,7 +26,15 @@ impl Refusal {
     /// An `invalid_request_error` without a code or a parameter, before the endpoint began.
     pub fn plain(status: StatusCode, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, kind: "invalid_request_error", code: None, message, param: None, begun: false }
+        Self {
+            status,
+            kind: "invalid_request_error",
+            code: None,
+            message,
+            param: None,
+            decline_code: None,
+            begun: false,
+        }
     }
 
     /// A parameter that must be there is not.
@@ -45,6 +54,12 @@ impl Refusal {
         Self { begun: true, ..Self::invalid(code, param, message) }
     }
 
+    /// 404: there will be no further invoice.
+    pub fn none_upcoming(message: &str) -> Self {
+        let refusal = Self::invalid(Some("invoice_upcoming_none"), "subscription", message);
+        Self { status: StatusCode::NOT_FOUND, begun: true, ..refusal }
+    }
+
     /// The key was used before, for something else, or is in use now.
     pub fn idempotency(status: StatusCode, code: Option<&'static str>, message: impl Into<String>) -> Self {
         Self { kind: "idempotency_error", code, ..Self::plain(status, message) }
@@ -55,10 +70,21 @@ impl Refusal {
         Self { code: Some(code), ..Self::plain(StatusCode::TOO_MANY_REQUESTS, message) }
     }
 
+    /// 402: the card's issuer, or a check before it, said no (docs.stripe.com/declines/codes).
+    pub fn card(code: &'static str, decline_code: Option<&'static str>, message: &str) -> Self {
+        let refusal = Self::plain(StatusCode::PAYMENT_REQUIRED, message);
+        Self { kind: "card_error", code: Some(code), decline_code, begun: true, ..refusal }
+    }
+
     /// 500: trouble on the other side.
     pub fn trouble() -> Self {
         let message = "An unknown error occurred";
         Self { kind: "api_error", begun: true, ..Self::plain(StatusCode::INTERNAL_SERVER_ERROR, message) }
+    }
+
+    /// What is wrong, in words.
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// The envelope.
@@ -68,6 +94,9 @@ impl Refusal {
             error["code"] = json!(code);
             let page = code.replace('_', "-");
             error["doc_url"] = json!(format!("https://stripe.com/docs/error-codes/{page}"));
+        }
+        if let Some(code) = self.decline_code {
+            error["decline_code"] = json!(code);
         }
         if let Some(param) = &self.param {
             error["param"] = json!(param);

@@ -29,8 +29,6 @@ pub struct Usage {
     /// Identifiers, and until when they are taken.
     taken: HashMap<String, Timestamp>,
     leaving: VecDeque<(Timestamp, String)>,
-    /// How long accepted events stay out of sight. STANDIN-USAGE-5
-    pub lag: std::time::Duration,
 }
 
 impl Usage {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use super::agenda::Agenda;
+use super::billing::Ledger;
 use super::deliveries::Outbox;
 use super::fault::Fault;
 use super::idempotency::Kept;
@@ -13,6 +15,7 @@ use super::ids::Ids;
 use super::keys::Keys;
 use super::record::Records;
 use super::refusal::Refusal;
+use super::settings::Settings;
 use super::shelf::{Shelf, page};
 use super::usage::Usage;
 use crate::clock::{Clock, Timestamp};
@@ -38,6 +41,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// Of nobody: it happened by itself, or on a page of the stand-in.
+    pub fn nobodys() -> Self {
+        Self { ids: Vec::new(), params: Map::new(), path: String::new(), request: String::new(), key: None }
+    }
+
     /// The same with other parameters.
     pub fn with(&self, params: Map<String, Value>) -> Self {
         Self { params, ..self.clone() }
@@ -76,6 +84,13 @@ pub struct Seen {
 pub struct World {
     base: Clock,
     ahead: Duration,
+    /// The moment that is being lived through, where the clock has gone beyond it.
+    moment: Option<Timestamp>,
+    pub agenda: Agenda,
+    pub settings: Settings,
+    pub ledger: Ledger,
+    /// What open Checkout sessions were asked for and their objects do not tell, by their ids.
+    pub asked: HashMap<String, Map<String, Value>>,
     pub ids: Ids,
     pub keys: Keys,
     shelves: BTreeMap<&'static str, Shelf>,
@@ -100,6 +115,11 @@ impl World {
         Self {
             base,
             ahead: Duration::ZERO,
+            moment: None,
+            agenda: Agenda::default(),
+            settings: Settings::default(),
+            ledger: Ledger::default(),
+            asked: HashMap::new(),
             ids: Ids::new(seed),
             keys,
             shelves: BTreeMap::new(),
@@ -118,7 +138,14 @@ impl World {
 
     /// The time here.
     pub fn time(&self) -> Timestamp {
-        self.base.now().plus(self.ahead)
+        self.moment.unwrap_or_else(|| self.base.now().plus(self.ahead))
+    }
+
+    /// Does something at a time that has gone by, in seconds.
+    pub fn live_through(&mut self, at: i64, what: impl FnOnce(&mut Self)) {
+        self.moment = Some(Timestamp::from_micros(at.saturating_mul(1_000_000)));
+        what(self);
+        self.moment = None;
     }
 
     /// The same in seconds, as objects tell it.

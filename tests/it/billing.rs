@@ -342,13 +342,18 @@ async fn doctor_finds_each_thing_that_is_wrong() {
 
 #[tokio::test]
 async fn doctor_names_the_permission_that_a_key_lacks() {
-    const ALL: [&str; 7] = [
+    const ALL: [&str; 12] = [
         "billing_meter_write",
         "billing_meter_event_write",
         "product_write",
         "plan_write",
         "customer_portal_write",
         "customer_write",
+        "checkout_session_write",
+        "subscription_write",
+        "invoice_write",
+        "charge_write",
+        "credit_note_write",
         "webhook_read",
     ];
     let mut account = Account::open().await;

@@ -38,6 +38,7 @@ mod secrets;
 mod shutdown;
 mod sse;
 mod standin;
+mod standin_money;
 mod storms;
 mod support;
 mod usage;

@@ -22,30 +22,30 @@ use super::support::within;
 /// 2026-11-22T00:00:00Z, a multiple of a day.
 const START: i64 = 1_795_305_600;
 const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// A stand-in whose time stands still, and somebody who asks it.
-struct Site {
-    standin: Standin,
+pub(super) struct Site {
+    pub(super) standin: Standin,
     client: reqwest::Client,
     key: &'static str,
 }
 
-struct Reply {
-    status: u16,
+pub(super) struct Reply {
+    pub(super) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(super) body: Value,
 }
 
 impl Reply {
     /// `code`, or the type where there is none, and `param` of an error.
-    fn error(&self) -> (u16, &str, &str) {
+    pub(super) fn error(&self) -> (u16, &str, &str) {
         let error = &self.body["error"];
         let code = error["code"].as_str().or(error["type"].as_str()).unwrap_or("?");
         (self.status, code, error["param"].as_str().unwrap_or(""))
     }
 
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.body["id"].as_str().unwrap_or_else(|| panic!("an id in {}", self.body))
     }
 
@@ -59,7 +59,7 @@ impl Reply {
     }
 
     /// As the client's own types take it.
-    fn read<T: Deserialize>(&self) -> T {
+    pub(super) fn read<T: Deserialize>(&self) -> T {
         miniserde::json::from_str(&self.body.to_string())
             .unwrap_or_else(|_| panic!("not of its type: {}", self.body))
     }
@@ -67,7 +67,11 @@ impl Reply {
 
 impl Site {
     async fn start() -> Self {
-        let standin = standin(Clock::manual(Timestamp::from_micros(START * 1_000_000))).await;
+        Self::with(Clock::manual(Timestamp::from_micros(START * 1_000_000))).await
+    }
+
+    pub(super) async fn with(clock: Clock) -> Self {
+        let standin = standin(clock).await;
         let client =
             reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         Self { standin, client, key: SECRET_KEY }
@@ -91,19 +95,19 @@ impl Site {
         Ok(Reply { status, headers, body })
     }
 
-    async fn send(&self, what: &str, form: &str) -> Reply {
+    pub(super) async fn send(&self, what: &str, form: &str) -> Reply {
         self.try_send(what, form, None).await.expect("an answer")
     }
 
     /// A meter and a customer.
-    async fn shop(&self) -> (String, String) {
+    pub(super) async fn shop(&self) -> (String, String) {
         let form = "display_name=Credits&event_name=credits&default_aggregation[formula]=sum";
         let meter = self.send("POST /v1/billing/meters", form).await.id().to_owned();
         let customer = self.send("POST /v1/customers", "name=Ada").await.id().to_owned();
         (meter, customer)
     }
 
-    async fn record(&self, customer: &str, value: &str, rest: &str) -> Reply {
+    pub(super) async fn record(&self, customer: &str, value: &str, rest: &str) -> Reply {
         let form =
             format!("event_name=credits&payload[stripe_customer_id]={customer}&payload[value]={value}{rest}");
         self.send("POST /v1/billing/meter_events", &form).await

@@ -17,6 +17,9 @@ import urllib.request
 import stripe
 from standin import KEY, PATIENCE, client, control, fault, running
 
+import money
+from told import refused
+
 SECRET = "whsec_of_the_story_0123456789"
 
 
@@ -35,19 +38,6 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def refused(kind, ask, status=None, code=None, param=None, words=""):
-    """The error that asking ends with: of exactly this class."""
-    try:
-        ask()
-    except stripe.StripeError as error:
-        assert type(error) is kind, f"{type(error).__name__} instead of {kind.__name__}: {error}"
-        assert status is None or error.http_status == status, error.http_status
-        assert code is None or error.code == code, error.code
-        assert param is None or error.param == param, error.param
-        assert words in str(error), error
-        assert kind is stripe.APIConnectionError or error.http_status == 502 or error.request_id, "no request id"
-        return error
-    raise AssertionError(f"not refused, where {kind.__name__} was expected")
 
 
 def catalog(api, base):
@@ -328,6 +318,7 @@ def main():
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     webhooks_to = f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe"
     chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
+    chapters += money.CHAPTERS
     with running(weir, "--webhook-url", webhooks_to, "--webhook-secret", SECRET) as base:
         for chapter in chapters:
             chapter(client(base, KEY), base)

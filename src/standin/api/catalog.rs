@@ -133,7 +133,8 @@ fn delete_product(world: &mut World, call: &Call) -> Done {
     delete(world, call, "product")
 }
 
-fn create_price(world: &mut World, call: &Call) -> Done {
+/// Makes a price, and its product where `product_data` says so.
+pub fn create_price(world: &mut World, call: &Call) -> Done {
     let mut price = json!({
         "active": true, "billing_scheme": "per_unit", "custom_unit_amount": null, "lookup_key": null,
         "metadata": {}, "nickname": null, "recurring": null, "tax_behavior": "unspecified", "tiers_mode": null,

@@ -156,7 +156,9 @@ fn record(world: &mut World, call: &Call) -> Done {
     let customer =
         part("customer_mapping").map(|(_, id)| id).filter(|id| world.live("customer", id).is_some());
     if let (Some(meter), Some(customer), Some(value)) = (meter["id"].as_str(), customer, value) {
-        let visible = (!world.dropping).then(|| time.plus(world.usage.lag));
+        // STANDIN-USAGE-5
+        let lag = std::time::Duration::from_secs(world.settings.summary_lag_seconds);
+        let visible = (!world.dropping).then(|| time.plus(lag));
         if !world.usage.add(meter, customer, Event { timestamp, value, visible }) {
             return Err(Refusal::plain(
                 StatusCode::INSUFFICIENT_STORAGE,
@@ -212,7 +214,8 @@ fn summaries(world: &mut World, call: &Call) -> Done {
     page(found.iter().rev(), &call.params, &call.path)
 }
 
-fn aggregate(meter: &Value, sums: Sums) -> i64 {
+/// What a meter makes of usage.
+pub fn aggregate(meter: &Value, sums: Sums) -> i64 {
     match meter["default_aggregation"]["formula"].as_str() {
         Some("count") => sums.count,
         Some("last") => sums.last.map_or(0, |(_, value)| value),

@@ -1,13 +1,23 @@
 //! The operations, one file per family of objects, each with its table of routes and parameters.
 
+pub mod balances;
 mod catalog;
+pub mod checkout;
+mod credit_notes;
 mod customers;
 mod events;
+mod invoices;
 mod meters;
+pub mod payment_methods;
+mod payments;
 mod portal;
+mod subscription_changes;
+pub mod subscriptions;
 mod webhook_endpoints;
 
-pub use meters::{EVENTS, lane};
+pub use customers::make as new_customer;
+pub use meters::{EVENTS, aggregate, lane};
+pub use subscription_changes::change as change_subscription;
 pub use webhook_endpoints::new as new_endpoint;
 
 use http::{Method, StatusCode};
@@ -50,11 +60,18 @@ const fn route(
 
 /// All operations.
 const FAMILIES: &[&[Route]] = &[
+    balances::ROUTES,
     catalog::ROUTES,
+    checkout::ROUTES,
+    credit_notes::ROUTES,
     customers::ROUTES,
     events::ROUTES,
+    invoices::ROUTES,
     meters::ROUTES,
+    payment_methods::ROUTES,
+    payments::ROUTES,
     portal::ROUTES,
+    subscriptions::ROUTES,
     webhook_endpoints::ROUTES,
 ];
 
@@ -92,7 +109,7 @@ fn ids(pattern: &'static str, path: &str) -> Option<PathIds> {
 }
 
 /// Keeps a new object and tells of it.
-fn create(world: &mut World, call: &Call, kind: &'static str, prefix: &str, object: Value) -> Done {
+pub fn create(world: &mut World, call: &Call, kind: &'static str, prefix: &str, object: Value) -> Done {
     let object = world.create(kind, prefix, object)?;
     super::deliveries::tell(world, call, &format!("{kind}.created"), &object, None);
     Ok(object)
@@ -106,7 +123,7 @@ fn update(world: &mut World, call: &Call, kind: &'static str) -> Done {
 }
 
 /// Tells of a change, with what was before.
-fn changed(world: &mut World, call: &Call, event: &str, before: &Value, after: &Value) {
+pub fn changed(world: &mut World, call: &Call, event: &str, before: &Value, after: &Value) {
     let fields = before.as_object().into_iter().flatten().filter(|(name, old)| after[name.as_str()] != **old);
     let previous: serde_json::Map<_, _> = fields.map(|(name, old)| (name.clone(), old.clone())).collect();
     if previous.keys().any(|name| name != "updated") {
@@ -122,7 +139,12 @@ fn delete(world: &mut World, call: &Call, kind: &'static str) -> Done {
     Ok(json!({ "id": object["id"], "object": kind, "deleted": true }))
 }
 
-/// Puts objects in the place of their ids where `expand` asks for it (docs.stripe.com/api/expanding_objects).
+/// What objects of a kind tell only where `expand` asks for it.
+const INCLUDED: &[(&str, &str)] =
+    &[("charge", "refunds"), ("checkout.session", "line_items"), ("invoice", "payments")];
+
+/// Puts objects in the place of their ids where `expand` asks for it (docs.stripe.com/api/expanding_objects), and takes away
+/// what is told only where it asks.
 ///
 /// # Errors
 /// 400 where the path leads to no id.
@@ -130,21 +152,50 @@ pub fn expand(world: &World, answer: &mut Value, paths: &[String]) -> Result<(),
     for path in paths {
         let mut places = vec![&mut *answer];
         for part in path.split('.') {
+            places.iter_mut().for_each(|place| resolve(world, place));
             places = places.into_iter().flat_map(|place| step(place, part)).collect();
         }
         let is_list = path.starts_with("data.");
-        let known = places.iter().all(|place| place.is_object() || place.is_array() || place.is_string());
+        let known = places
+            .iter()
+            .all(|place| place.is_object() || place.is_array() || place.is_string() || place.is_null());
         if !known || (places.is_empty() && !is_list) {
             let message = format!("This property cannot be expanded ({path}).");
             return Err(Refusal::invalid(None, "expand", message));
         }
-        for place in places {
-            if let Some(object) = place.as_str().and_then(|id| world.any(id)) {
-                *place = object.clone();
-            }
-        }
+        places.into_iter().for_each(|place| resolve(world, place));
     }
+    prune(answer, "", paths);
     Ok(())
+}
+
+fn resolve(world: &World, place: &mut Value) {
+    if let Some(object) = place.as_str().and_then(|id| world.any(id)) {
+        *place = object.clone();
+    }
+}
+
+/// Takes away what is told only where it is asked for.
+pub fn prune(value: &mut Value, path: &str, wanted: &[String]) {
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(|each| prune(each, path, wanted)),
+        Value::Object(fields) => {
+            let kind = fields.get("object").and_then(Value::as_str).unwrap_or_default();
+            let included = INCLUDED.iter().find(|(of, _)| *of == kind).map(|(_, name)| *name);
+            if let Some(name) = included {
+                let at = below(name);
+                let is_wanted = |path: &String| {
+                    path.strip_prefix(&at).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                };
+                if !wanted.iter().any(is_wanted) {
+                    fields.remove(name);
+                }
+            }
+            fields.iter_mut().for_each(|(name, field)| prune(field, &below(name), wanted));
+        }
+        _ => {}
+    }
 }
 
 fn step<'a>(place: &'a mut Value, part: &str) -> Vec<&'a mut Value> {
