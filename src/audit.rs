@@ -21,6 +21,10 @@ pub enum Actor {
     Cli,
     /// `weir dev`, which makes its own first tenant.
     Dev,
+    /// The holder of a key of the tenant that may buy.
+    Customer(KeyId),
+    /// What Stripe says of the tenant's subscription and invoices.
+    Billing,
 }
 
 impl fmt::Display for Actor {
@@ -29,6 +33,8 @@ impl fmt::Display for Actor {
             Self::Operator(id) => write!(f, "operator:{id}"),
             Self::Cli => f.write_str("cli"),
             Self::Dev => f.write_str("dev"),
+            Self::Customer(id) => write!(f, "customer:{id}"),
+            Self::Billing => f.write_str("billing"),
         }
     }
 }

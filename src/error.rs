@@ -1,6 +1,8 @@
 //! The one error of the nouns. The edges (`http`, `mcp`, the commands) turn it into an answer; what the
 //! database or a library said goes to the log and never further.
 
+use crate::id::TenantId;
+
 /// Why an operation on a noun did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +26,19 @@ pub enum Error {
     Internal(String),
 }
 
+impl Error {
+    /// Whether it has nothing to do with what was asked: the database does not answer, and would not answer the next question
+    /// either.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Database(error) => !matches!(error, sqlx::Error::Database(_)),
+            Self::Away(_) => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
@@ -32,3 +47,16 @@ impl From<sqlx::Error> for Error {
 
 /// The result of an operation on a noun.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What was done for one tenant of many. An error stays with that tenant and goes to the log, unless it is an
+/// [outage](Error::is_outage).
+pub(crate) fn bearable<T>(done: Result<T>, tenant: TenantId, what: &'static str) -> Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.is_outage() => Err(error),
+        Err(error) => {
+            tracing::error!(%tenant, ?error, "{what}");
+            Ok(None)
+        }
+    }
+}

@@ -176,6 +176,8 @@ ids! {
     AccountEventId = "evt";
     /// Credits that were told to the billing provider in one event.
     ExportId = "exp";
+    /// Credits that a tenant wants to buy.
+    TopUpId = "top";
 }
 
 impl ReplicaId {

@@ -110,12 +110,15 @@ pub struct Scopes {
     pub tools: Vec<Pattern>,
     /// The highest risk of a tool that may be called.
     pub max_risk: Risk,
+    /// Whether its holder may buy for the tenant: subscriptions and credits. Not by default, as most keys are held by agents.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub billing: bool,
 }
 
 impl Default for Scopes {
     fn default() -> Self {
         let all = || vec![Pattern("*".to_owned())];
-        Self { servers: all(), tools: all(), max_risk: Risk::Destructive }
+        Self { servers: all(), tools: all(), max_risk: Risk::Destructive, billing: false }
     }
 }
 

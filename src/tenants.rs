@@ -88,8 +88,8 @@ pub async fn resume(db: &Db, clock: &Clock, actor: Actor, id: TenantId) -> Resul
 /// on it already: changes nothing.
 ///
 /// # Errors
-/// [`Error::Invalid`] where there is no such plan, [`Error::NotFound`], [`Error::Internal`] for a price version that is not
-/// what was published, [`Error::Database`].
+/// [`Error::Invalid`] where there is no such plan, [`Error::Conflict`] where the tenant has a subscription,
+/// [`Error::NotFound`], [`Error::Internal`] for a price version that is not what was published, [`Error::Database`].
 pub async fn set_plan(
     db: &Db,
     clock: &Clock,
@@ -106,7 +106,10 @@ pub async fn set_plan(
     if plan.as_str() != plans::DEFAULT && db::plans::lock(&mut tx, plan).await?.is_none() {
         return Err(Error::Invalid(format!("plan: there is none named {plan}; create it first")));
     }
-    accounts::hold(&mut tx, id, clock.now()).await?;
+    if accounts::hold(&mut tx, id, clock.now()).await?.is_some_and(|account| account.subscription.is_some()) {
+        let text = "this tenant pays for its plan by a subscription; change or cancel that one";
+        return Err(Error::Conflict(text.to_owned()));
+    }
     // After everything that may have to be waited for: the lead begins here.
     let by = By { actor, at: clock.now() };
     let after = db::tenants::set_plan(&mut tx, id, plan.as_str(), by.at).await?;

@@ -7,8 +7,11 @@ create table billing_customers (
     created_at integer not null,
     -- Which process tells the provider about it, and until when.
     claimed_by text,
-    claimed_until integer not null default 0
+    claimed_until integer not null default 0,
+    -- When its periods were last compared with what the provider counts.
+    reconciled_at integer not null default 0
 ) strict;
+create index billing_customers_reconciled on billing_customers (reconciled_at);
 
 -- What a period owes, told in one event per account and minute.
 create table exports (
@@ -39,8 +42,9 @@ create table exports (
     check ((state in ('verified', 'frozen')) = (counted is not null)),
     check (state <> 'verified' or counted = credits)
 ) strict;
-create index exports_period on exports (period_id);
-create index exports_due on exports (due_at) where state in ('open', 'sent');
+-- Sums of a period are read from it alone.
+create index exports_period on exports (period_id, state, credits, counted);
+create index exports_due on exports (tenant_id, due_at) where state in ('open', 'sent');
 create trigger exports_fixed before update of id, tenant_id, period_id, slot, credits, created_at on exports
 begin select raise(abort, 'what is told to the provider of invoices does not change'); end;
 create trigger exports_kept before delete on exports
@@ -52,3 +56,19 @@ create table canaries (
     accepted_at integer,
     seen_at integer
 ) strict;
+
+-- The last comparison of what a period owes with what the provider counts.
+create table proofs (
+    period_id text primary key not null references periods (id),
+    tenant_id text not null,
+    owed integer not null,
+    -- Of that, in whichever minutes.
+    told integer not null,
+    -- Minutes before this instant were compared: what they are worth, and what the provider counts there.
+    until integer not null,
+    slots integer not null,
+    counted integer,
+    verdict text not null check (verdict in ('equal', 'in_flight', 'missing', 'extra', 'unreadable')),
+    at integer not null
+) strict;
+create index periods_ended on periods (ends_at);

@@ -20,6 +20,17 @@ pub(super) const AT_ONCE: usize = 12;
 /// The shortest period there is.
 const LEAST: Duration = Duration::from_micros(1);
 
+/// How a period begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// It is the first: it says how long all are, and has all that is included.
+    First,
+    /// Its whole cycle is paid for by itself: it has all that is included.
+    Paid,
+    /// It has the share of what is included that its length is of the cycle.
+    Shared,
+}
+
 /// Opens periods of a tenant that are due by `at`, in order and not too many at once; makes the account where there is none.
 /// Says how many.
 pub(super) async fn open(db: &Db, tenant: TenantId, at: Timestamp) -> Result<usize> {
@@ -35,9 +46,31 @@ pub(super) async fn open(db: &Db, tenant: TenantId, at: Timestamp) -> Result<usi
         return Ok(0);
     }
     let mut account = db::accounts::lock_or_make(&mut tx, tenant, at).await?;
-    let opened = open_due(&mut tx, &mut account, &plan, at, AT_ONCE).await?;
+    let opened = go_on(&mut tx, &mut account, plan, at).await?;
     tx.commit().await?;
     Ok(opened)
+}
+
+/// Opens periods that are due by `at`, not too many at once; where the plan was to change by then, on the one before and on the
+/// one after. Tenant and account must be held. Says how many.
+pub(super) async fn go_on(
+    tx: &mut Tx,
+    account: &mut Account,
+    plan: PlanName,
+    at: Timestamp,
+) -> Result<usize> {
+    let Some((next, from)) =
+        account.next_plan.clone().zip(account.next_plan_at).filter(|(_, from)| *from <= at)
+    else {
+        return open_due(tx, account, &plan, at, AT_ONCE).await;
+    };
+    let before = Timestamp::from_micros(from.as_micros() - 1);
+    let mut opened = open_due(tx, account, &plan, before, AT_ONCE).await?;
+    if opened == AT_ONCE {
+        return Ok(opened);
+    }
+    opened += super::following::turn(tx, account, (&plan, &next), at).await?;
+    Ok(opened + open_due(tx, account, &next, at, AT_ONCE).await?)
 }
 
 /// Opens up to `most` periods that are due by `at`. The account's row must be held.
@@ -60,7 +93,8 @@ pub(super) async fn open_due(
         };
         match history.at(starts_at) {
             Some(version) if starts_at <= at => {
-                open_one(tx, account, version, starts_at, latest.is_none()).await?;
+                let beginning = if latest.is_none() { Beginning::First } else { Beginning::Shared };
+                open_one(tx, account, version, starts_at, beginning).await?;
             }
             _ => return Ok(opened),
         }
@@ -69,23 +103,22 @@ pub(super) async fn open_due(
 }
 
 /// Opens a period up to the end of the cycle that its beginning is in, and gives its included credits.
-async fn open_one(
+pub(super) async fn open_one(
     tx: &mut Tx,
     account: &mut Account,
     version: &PriceVersion,
     starts_at: Timestamp,
-    is_first: bool,
+    beginning: Beginning,
 ) -> Result<()> {
     let terms = &version.terms;
-    if is_first {
+    if beginning == Beginning::First {
         (account.cycle, account.anchor_at) = (terms.cycle, starts_at);
         db::accounts::set_cycle(tx, account.tenant_id, account.cycle, account.anchor_at).await?;
     }
     let whole = cycle::containing(account.cycle, account.anchor_at, starts_at);
-    let included = if is_first {
-        terms.included
-    } else {
-        included(tx, account, version, starts_at..whole.end, &whole).await?
+    let included = match beginning {
+        Beginning::First | Beginning::Paid => terms.included,
+        Beginning::Shared => included(tx, account, version, starts_at..whole.end, &whole).await?,
     };
     let period = Period {
         id: PeriodId::new(),
@@ -157,26 +190,40 @@ pub(crate) async fn plan_changed(
     lead: Duration,
 ) -> Result<()> {
     let Some(mut account) = db::accounts::lock(tx, tenant, now).await? else { return Ok(()) };
-    // What is due was due on the plan before.
-    while open_due(tx, &mut account, from, now, AT_ONCE).await? == AT_ONCE {}
-    if let Some(latest) = db::periods::latest(tx, tenant).await? {
-        let starts_at = if latest.ends_at > now {
-            let ends_at = now.plus(lead).max(latest.starts_at.plus(LEAST)).min(latest.ends_at);
-            end_early(tx, &account, &latest, ends_at).await?;
-            ends_at
-        } else {
-            now
-        };
-        if let Some(version) = prices::versions::history_in(tx, to).await?.at(starts_at) {
-            open_one(tx, &mut account, version, starts_at, false).await?;
-        }
-    }
+    switch(tx, &mut account, (from, to), (now, lead), Beginning::Shared).await?;
     invalidations::insert(tx, now, Kind::Account, tenant.to_string()).await
 }
 
+/// The periods' part of it. The account's row must be held.
+pub(super) async fn switch(
+    tx: &mut Tx,
+    account: &mut Account,
+    (from, to): (&PlanName, &PlanName),
+    (now, lead): (Timestamp, Duration),
+    beginning: Beginning,
+) -> Result<()> {
+    // What is due was due on the plan before.
+    while open_due(tx, account, from, now, AT_ONCE).await? == AT_ONCE {}
+    let latest = db::periods::latest(tx, account.tenant_id).await?;
+    let starts_at = match &latest {
+        Some(latest) if latest.ends_at > now => {
+            let ends_at = now.plus(lead).max(latest.starts_at.plus(LEAST)).min(latest.ends_at);
+            end_early(tx, account, latest, ends_at).await?;
+            ends_at
+        }
+        Some(_) => now,
+        None if beginning == Beginning::Paid => now,
+        None => return Ok(()),
+    };
+    if let Some(version) = prices::versions::history_in(tx, to).await?.at(starts_at) {
+        open_one(tx, account, version, starts_at, beginning).await?;
+    }
+    Ok(())
+}
+
 /// Holds the tenant's account, if there is one, until the transaction ends. The tenant's row must be held.
-pub(crate) async fn hold(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<()> {
-    db::accounts::lock(tx, tenant, now).await.map(|_| ())
+pub(crate) async fn hold(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Account>> {
+    db::accounts::lock(tx, tenant, now).await
 }
 
 /// For how long after its deletion calls of a tenant may still begin: other processes hear of it within this time.

@@ -10,7 +10,7 @@ use super::events::{self, Event};
 use super::{closing, opening};
 use crate::clock::{Clock, Timestamp};
 use crate::db::{self, Db};
-use crate::error::{Error, Result};
+use crate::error::{Result, bearable};
 use crate::id::{PeriodId, TenantId};
 use crate::telemetry::metrics::Metrics;
 
@@ -20,6 +20,9 @@ const BATCH: i64 = 200;
 const BATCHES: usize = 50;
 /// So long before the last round grants are looked at again that expired then: clocks differ.
 const MARGIN: Duration = Duration::from_secs(3600);
+
+/// What the log says where it cannot be done for one tenant.
+const KEPT: &str = "an account cannot be kept";
 
 /// What a round did.
 #[derive(Debug, Clone, Default)]
@@ -108,7 +111,7 @@ async fn turn_periods(db: &Db, now: Timestamp, kept: &mut Kept) -> Result<()> {
         after = over.last().copied();
         for period in over {
             let turned = turn(db, period.tenant_id, period.id, now).await;
-            if let Some((opened, closed)) = bearable(turned, period.tenant_id)? {
+            if let Some((opened, closed)) = bearable(turned, period.tenant_id, KEPT)? {
                 kept.opened += opened;
                 kept.closed += usize::from(closed.is_some());
                 kept.events.extend(closed.unwrap_or_default());
@@ -138,7 +141,7 @@ async fn turn(
     let Some(mut account) = db::accounts::lock(&mut tx, tenant, now).await? else { return Ok((0, None)) };
     let mut opened = 0;
     if let Some(row) = row {
-        opened = opening::open_due(&mut tx, &mut account, &row.plan.parse()?, now, opening::AT_ONCE).await?;
+        opened = opening::go_on(&mut tx, &mut account, row.plan.parse()?, now).await?;
     }
     let closed = closing::close(&mut tx, &account, period, now).await?;
     tx.commit().await?;
@@ -159,26 +162,11 @@ async fn expire_grants(db: &Db, from: Timestamp, now: Timestamp, kept: &mut Kept
                 tx.commit().await?;
                 Ok(expired)
             };
-            kept.expired += usize::from(bearable(expired.await, grant.tenant_id)?.unwrap_or(false));
+            kept.expired += usize::from(bearable(expired.await, grant.tenant_id, KEPT)?.unwrap_or(false));
         }
         if after.is_none() {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-/// What was done for one tenant. An error stays with it, unless it is that the database does not answer.
-fn bearable<T>(done: Result<T>, tenant: TenantId) -> Result<Option<T>> {
-    match done {
-        Ok(done) => Ok(Some(done)),
-        Err(Error::Database(error)) if !matches!(error, sqlx::Error::Database(_)) => {
-            Err(Error::Database(error))
-        }
-        Err(Error::Away(name)) => Err(Error::Away(name)),
-        Err(error) => {
-            tracing::error!(%tenant, ?error, "an account cannot be kept");
-            Ok(None)
-        }
-    }
 }

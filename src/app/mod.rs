@@ -3,7 +3,7 @@
 pub mod peers;
 mod prices;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use crate::accounts::Keeper;
 use crate::billing::inbox::Inbox;
 use crate::billing::inbox::receive::Receiver;
 use crate::billing::job::Job;
+use crate::billing::shop::Shop;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::credentials::{Change, Credentials, News, Refused};
@@ -90,6 +91,8 @@ pub struct App {
     pub server_info: String,
     /// Takes in what Stripe says, where there is a Stripe.
     pub webhooks: Option<Receiver>,
+    /// What tenants buy for themselves, where there is a Stripe.
+    pub shop: Option<Shop>,
     /// The other replicas, where Redis is configured.
     pub peers: Option<Arc<Peers>>,
     /// Fires when Weir is about to stop.
@@ -156,8 +159,7 @@ impl App {
         let sealer = Arc::new(Sealer::new(&settings::deployment_secret(&db).await?)?);
         db.count(metrics.metering.statements.clone());
         db.breaker().tell(metrics.database_up.clone(), metrics.database_refused.clone());
-        let kept = (config.auth.cache_ttl.get(), config.auth.stale.get());
-        let prices = Arc::new(Book::new(db.clone(), clock.clone(), kept));
+        let prices = book(&config, &db, &clock);
         let last_tasks = Tasks::new();
         let peers = peers::join(&config.redis, &metrics, &last_tasks).await?;
         let shared = peers.as_ref().map(limits::Shared::with);
@@ -178,8 +180,7 @@ impl App {
                 })
             }),
         });
-        let registry: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
-        let core = builtin::Core { db: db.clone(), usage: usage.clone(), clock: clock.clone(), registry };
+        let core = builtin::Core::new(&db, &usage, &clock);
         let registry = with_builtin(providers, &core, &config.tools, &bus)?;
         let foundation = Foundation {
             clock: clock.clone(),
@@ -191,7 +192,10 @@ impl App {
             peers: peers.clone().map(|peers| (peers, last_tasks.clone())),
         };
         let sessions = Sessions::new(foundation, &config.mcp);
+        // Before anything runs: a key of the wrong mode ends it here.
+        let job = Job::connect(&config, &db, &clock, &metrics.billing).await?;
         let app = Arc::new(Self {
+            shop: job.as_ref().map(|job| job.shop.clone()),
             server_info: server_info(&config.mcp.server_name).to_string(),
             webhooks: Receiver::new(&config.billing, &db, &clock, &metrics.billing),
             flood: Flood::new(config.limits.ip).map_err(Error::Invalid)?,
@@ -214,7 +218,7 @@ impl App {
             sealer,
         });
         app.spawn_background(writer, metering);
-        app.bill().await?;
+        app.bill(job);
         Ok(app)
     }
 
@@ -240,14 +244,12 @@ impl App {
     }
 
     /// Where there is a Stripe, it is told what is owed, and what it says is worked on.
-    async fn bill(&self) -> Result<()> {
-        let job = Job::connect(&self.config.billing, &self.db, &self.clock, &self.metrics.billing).await?;
-        let (Some(job), Some(webhooks)) = (job, &self.webhooks) else { return Ok(()) };
+    fn bill(&self, job: Option<Job>) {
+        let (Some(job), Some(webhooks)) = (job, &self.webhooks) else { return };
         let (inbox, stop) = (Inbox::new(&job, webhooks.bell()), self.tasks.stopping().clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(inbox.run())).await });
         let stop = self.tasks.stopping().clone();
         self.tasks.spawn(async move { stop.run_until_cancelled(Box::pin(job.run())).await });
-        Ok(())
     }
 
     fn keep_accounts(&self) {
@@ -331,6 +333,12 @@ impl App {
     pub fn hands_over(&self) -> bool {
         self.has_peers() && self.tasks.stopping().is_cancelled()
     }
+}
+
+/// Prices are known for as long as credentials are.
+fn book(config: &Config, db: &Db, clock: &Clock) -> Arc<Book> {
+    let kept = (config.auth.cache_ttl.get(), config.auth.stale.get());
+    Arc::new(Book::new(db.clone(), clock.clone(), kept))
 }
 
 /// Weir's own hooks, and these.

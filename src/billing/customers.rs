@@ -78,7 +78,11 @@ pub async fn make(
 
 async fn made(stripe: &Stripe, request: &CreateCustomer, who: &str) -> Result<String> {
     let key = format!("customer_{who}");
-    let customer = stripe.send(request, Key::Named(&key)).await;
+    let customer = match stripe.send(request, Key::Named(&key)).await {
+        // It would say so for a day.
+        Err(error) if error.replayed => stripe.send(request, Key::Fresh).await,
+        customer => customer,
+    };
     customer
         .map(|customer| customer.id.as_str().to_owned())
         .map_err(|error| Error::Internal(format!("a customer cannot be made: {error}")))

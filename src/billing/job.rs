@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use super::consequences::Follower;
 use super::credits_meter::CreditsMeter;
 use super::customers;
-use super::export::{Exporter, Meter, Proof, Round, Rules, Verdict};
+use super::export::{Exporter, Meter, Proof, Round, Rules, SINCE, Verdict};
+use super::shop::Shop;
 use super::stripe::Stripe;
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, Config};
+use crate::db::mirror::subscriptions;
 use crate::db::{self, Db};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bearable};
 use crate::id::{ReplicaId, TenantId};
 use crate::telemetry::billing::Billing as Metrics;
 
 /// Tenants, and periods, that are asked for at once.
 const BATCH: i64 = 200;
-/// Periods that ended longer ago are no longer looked at.
-const SINCE: Duration = Duration::from_secs(62 * 24 * 3600);
+/// So long before an invoice becomes final its period is compared once more.
+const LEAD: Duration = Duration::from_secs(1800);
 
 /// What the work is done with.
 #[derive(Clone)]
@@ -37,6 +40,10 @@ pub struct Job {
     pub metrics: Metrics,
     /// In whose name tenants are claimed.
     pub process: ReplicaId,
+    /// What follows from what Stripe says.
+    pub follower: Follower,
+    /// What is sold.
+    pub shop: Shop,
 }
 
 impl Job {
@@ -45,31 +52,35 @@ impl Job {
     /// # Errors
     /// [`Error::Invalid`] where the database belongs to the other mode of Stripe; [`Error::Internal`] where the system has no
     /// certificate authorities; [`Error::Database`], [`Error::Away`].
-    pub async fn connect(
-        config: &config::Billing,
-        db: &Db,
-        clock: &Clock,
-        metrics: &Metrics,
-    ) -> Result<Option<Self>> {
+    pub async fn connect(config: &Config, db: &Db, clock: &Clock, metrics: &Metrics) -> Result<Option<Self>> {
+        let (public_url, lead, config) = (config.public_url(), config.metering.lead.get(), &config.billing);
         if !config.is_configured() {
             return Ok(None);
         }
         let stripe =
             Stripe::new(config, clock, metrics).map_err(|error| Error::Internal(error.to_string()))?;
         customers::check_mode(db, &stripe).await?;
-        Ok(Some(Self {
+        let (db, clock, config, metrics) = (db.clone(), clock.clone(), config.clone(), metrics.clone());
+        let follower = Follower {
             db: db.clone(),
             clock: clock.clone(),
-            stripe,
             config: config.clone(),
+            lead,
             metrics: metrics.clone(),
-            process: ReplicaId::new(),
-        }))
+        };
+        let shop = Shop {
+            db: db.clone(),
+            clock: clock.clone(),
+            stripe: stripe.clone(),
+            config: config.clone(),
+            public_url,
+        };
+        Ok(Some(Self { follower, shop, db, clock, stripe, config, metrics, process: ReplicaId::new() }))
     }
 
     /// Works for ever.
     pub async fn run(self) {
-        tokio::join!(self.export_for_ever(), self.reconcile_for_ever());
+        tokio::join!(self.export_for_ever(), self.reconcile_for_ever(), self.follow_for_ever());
     }
 
     async fn export_for_ever(&self) {
@@ -84,15 +95,66 @@ impl Job {
     }
 
     async fn reconcile_for_ever(&self) {
-        let mut turns = tokio::time::interval(self.config.reconcile_every.get());
+        let every = self.config.reconcile_every.get().min(self.config.export_every.get());
+        let mut turns = tokio::time::interval(every);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
-            match self.reconcile(None).await {
-                Ok(proofs) => self.count(&proofs),
-                Err(error) => tracing::warn!(%error, "ledger and Stripe cannot be compared now; trying on"),
+            if let Err(error) = self.reconcile_due().await {
+                tracing::warn!(%error, "ledger and Stripe cannot be compared now; trying on");
             }
         }
+    }
+
+    /// Compares ledger and Stripe for each tenant for whom that was not done for `billing.reconcile_every_ms`, or whose invoice
+    /// becomes final soon; of several processes each takes some.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub async fn reconcile_due(&self) -> Result<()> {
+        let every = self.config.reconcile_every.get();
+        loop {
+            let now = self.clock.now();
+            let tenant = match db::proofs::claim_ending(&self.db, now, self.grace(), LEAD).await? {
+                None => db::proofs::claim(&self.db, now, every).await?,
+                ending => ending,
+            };
+            let Some(tenant) = tenant else { break };
+            let compared = self.reconcile(Some(tenant), |_| ()).await;
+            bearable(compared, tenant, "ledger and Stripe cannot be compared")?;
+            bearable(self.keep(tenant).await, tenant, "its subscription cannot be kept")?;
+        }
+        let mut counts: HashMap<_, _> = Verdict::ALL.iter().map(|verdict| (*verdict, 0)).collect();
+        counts.extend(db::proofs::verdicts(&self.db, self.clock.now().minus(SINCE)).await?);
+        for (verdict, count) in counts {
+            self.metrics.verdicts.with_label_values(&[verdict.as_str()]).set(count);
+        }
+        Ok(())
+    }
+
+    async fn follow_for_ever(&self) {
+        let mut turns = tokio::time::interval(self.config.export_every.get());
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            if let Err(error) = self.follow().await {
+                tracing::warn!(%error, "accounts cannot follow their subscriptions now; trying on");
+            }
+        }
+    }
+
+    /// What follows from the time: unpaid invoices mean more the longer they are unpaid, and whoever is deleted pays no longer.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub async fn follow(&self) -> Result<()> {
+        self.follower.unpaid().await?;
+        self.follower.measure().await?;
+        for known in subscriptions::of_nobody(&self.db, BATCH).await? {
+            let ended = self.shop.end(&known.object).await;
+            bearable(ended, known.tenant, "the subscription of a deleted tenant cannot be ended")?;
+        }
+        Ok(())
     }
 
     /// One round of the export: customers for those who owe and have none, then everything that is due.
@@ -124,53 +186,59 @@ impl Job {
             let Some(last) = tenants.last() else { return Ok(()) };
             after = Some(*last);
             for tenant in tenants {
-                match customers::make(&self.db, &self.clock, &self.stripe, &self.config, tenant).await {
-                    Err(error @ (Error::Database(_) | Error::Away(_))) => return Err(error),
-                    Err(error) => tracing::error!(%tenant, %error, "what a tenant owes cannot be exported"),
-                    Ok(()) => {}
+                let made = customers::make(&self.db, &self.clock, &self.stripe, &self.config, tenant).await;
+                bearable(made, tenant, "what it owes cannot be exported")?;
+            }
+        }
+    }
+
+    /// Compares ledger and Stripe for all periods of customers that are not long over, or those of one tenant, and gives the
+    /// proofs out one by one.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub async fn reconcile(&self, tenant: Option<TenantId>, mut each: impl FnMut(Proof)) -> Result<()> {
+        let now = self.clock.now();
+        let exporter = self.exporter().await?;
+        let mut after = None;
+        loop {
+            let span = (now.minus(SINCE), now);
+            let periods = db::proofs::periods(&self.db, tenant, span, after, BATCH).await?;
+            let Some(last) = periods.last() else { return Ok(()) };
+            after = Some(*last);
+            for period in periods {
+                if let Some(proof) = exporter.reconcile(period).await? {
+                    each(proof);
                 }
             }
         }
     }
 
-    /// Compares ledger and Stripe for all periods of customers that are not long over, or those of one tenant.
-    ///
-    /// # Errors
-    /// As [`export`](Self::export).
-    pub async fn reconcile(&self, tenant: Option<TenantId>) -> Result<Vec<Proof>> {
-        let now = self.clock.now();
-        let exporter = self.exporter().await?;
-        let (mut proofs, mut after) = (Vec::new(), None);
-        loop {
-            let span = (now.minus(SINCE), now);
-            let periods = db::exports::periods(&self.db, tenant, span, after, BATCH).await?;
-            let Some(last) = periods.last() else { return Ok(proofs) };
-            after = Some(*last);
-            for period in periods {
-                proofs.extend(exporter.reconcile(period).await?);
+    /// What else is looked at now and then: invoices that could not be compared for good, and whether the subscription has the price
+    /// that its plan will have.
+    async fn keep(&self, tenant: TenantId) -> Result<()> {
+        self.follower.invoices_again(tenant).await?;
+        for known in subscriptions::of_tenant(&self.db, tenant, BATCH).await? {
+            if known.object.is_open() {
+                self.shop.align(tenant, &known.object).await?;
             }
         }
+        Ok(())
     }
 
     async fn exporter(&self) -> Result<Exporter<impl Meter>> {
         let canary = customers::canary(&self.db, &self.stripe, &self.config).await?;
-        let grace = Duration::from_secs(u64::from(self.config.finalization_grace_hours) * 3600);
         let meter = CreditsMeter::new(self.stripe.clone(), &self.config);
         Ok(Exporter::new(
             self.db.clone(),
             self.clock.clone(),
             meter,
-            Rules { grace, canary, holder: self.process.to_string() },
+            Rules { grace: self.grace(), canary, holder: self.process.to_string() },
         ))
     }
 
-    fn count(&self, proofs: &[Proof]) {
-        let mut counts: HashMap<&str, i64> = Verdict::ALL.iter().map(|verdict| (verdict.text(), 0)).collect();
-        for proof in proofs {
-            *counts.entry(proof.verdict.text()).or_default() += 1;
-        }
-        for (verdict, count) in counts {
-            self.metrics.verdicts.with_label_values(&[verdict]).set(count);
-        }
+    /// How long after a period's end its invoice becomes final.
+    fn grace(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config.finalization_grace_hours) * 3600)
     }
 }

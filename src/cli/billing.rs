@@ -98,13 +98,15 @@ async fn reconcile(tenant: Option<&str>, args: ConfigArgs) -> Result<Vec<Proof>,
     let config = args.clone().load(Vec::new())?;
     let store = args.database().await?;
     let metrics = Metrics::register(&Registry::new())?;
-    let job = Job::connect(&config.billing, &store.db, &Clock::system(), &metrics).await.map_err(explain)?;
+    let job = Job::connect(&config, &store.db, &Clock::system(), &metrics).await.map_err(explain)?;
     let job = job.ok_or(NO_STRIPE)?;
     let tenant = match tenant {
         Some(text) => Some(tenant_of(&store.db, text).await?),
         None => None,
     };
-    Box::pin(job.reconcile(tenant)).await.map_err(explain)
+    let mut proofs = Vec::new();
+    Box::pin(job.reconcile(tenant, |proof| proofs.push(proof))).await.map_err(explain)?;
+    Ok(proofs)
 }
 
 fn print_proofs(proofs: &[Proof], json: bool) -> Result<(), Failure> {
@@ -117,8 +119,16 @@ fn print_proofs(proofs: &[Proof], json: bool) -> Result<(), Failure> {
                 let counted = proof.counted.map_or_else(|| "?".to_owned(), |counted| counted.to_string());
                 let [owed, told, slots] =
                     [proof.owed, proof.told, proof.slots].map(|amount| amount.to_string());
-                let verdict = proof.verdict.text().to_owned();
-                [proof.tenant.to_string(), proof.period.to_string(), owed, told, slots, counted, verdict]
+                let verdict = proof.verdict.as_str().to_owned();
+                [
+                    proof.tenant_id.to_string(),
+                    proof.period_id.to_string(),
+                    owed,
+                    told,
+                    slots,
+                    counted,
+                    verdict,
+                ]
             })
             .collect();
         print_table(["TENANT", "PERIOD", "OWED", "TOLD", "IN ITS MINUTES", "COUNTED", "VERDICT"], &rows);

@@ -79,6 +79,9 @@ struct CreateArgs {
     /// The riskiest tools that it may call: read_only, write or destructive
     #[arg(long, default_value = "destructive")]
     max_risk: Risk,
+    /// It may also buy for the tenant: subscriptions and credits. Not for a key that an agent holds
+    #[arg(long)]
+    billing: bool,
     /// When it ends, such as 2027-01-31T00:00:00Z
     #[arg(long, value_name = "RFC 3339")]
     expires_at: Option<jiff::Timestamp>,
@@ -133,8 +136,12 @@ pub(super) async fn run(args: KeyArgs) -> Result<(), Failure> {
 }
 
 async fn create(args: CreateArgs) -> Result<(), Failure> {
-    let scopes =
-        Scopes { servers: patterns(args.servers)?, tools: patterns(args.tools)?, max_risk: args.max_risk };
+    let scopes = Scopes {
+        servers: patterns(args.servers)?,
+        tools: patterns(args.tools)?,
+        max_risk: args.max_risk,
+        billing: args.billing,
+    };
     let expires_at = args.expires_at.map(Timestamp::from);
     let new = NewKey { kind: args.kind, name: args.name, scopes, limits: args.limits, expires_at };
     let Store { db, clock, .. } = args.config.database().await?;

@@ -6,9 +6,15 @@ use serde::Deserialize;
 
 use super::Millis;
 use super::validate::{Invalid, is_safe_url, millis, range, require, require_at};
+use crate::credits::Credits;
+use crate::plans::PlanName;
 
 /// Most decimal places of an amount, and most digits before them. <https://docs.stripe.com/api/prices/create>
 const DIGITS: (usize, usize) = (12, 8);
+/// Most sizes of top-ups.
+const MAX_TOP_UPS: usize = 20;
+/// The largest amount that Stripe takes. <https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>
+const MAX_AMOUNT: u32 = 99_999_999;
 /// Decimal places of a credit: what Stripe counts are micro-credits, so that a price has so many fewer.
 const MICRO: usize = 6;
 
@@ -39,6 +45,20 @@ pub struct Billing {
     #[serde(rename = "sweep_every_ms")]
     pub sweep_every: Millis,
     pub keep_event_bodies_days: u32,
+    pub after_plan: String,
+    pub grace_days: u32,
+    pub restricted_days: u32,
+    pub top_ups: Vec<TopUp>,
+    pub return_url: String,
+    pub automatic_tax: bool,
+}
+
+/// Credits that are sold as one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopUp {
+    pub credits: Credits,
+    pub amount: u32,
 }
 
 impl Billing {
@@ -107,7 +127,31 @@ impl Billing {
         millis("billing.inbox_every_ms", self.inbox_every, 50..=3_600_000)?;
         // Stripe tries to deliver for three days, and lists events for thirty.
         millis("billing.sweep_every_ms", self.sweep_every, 100..=20 * 86_400_000)?;
-        range("billing.keep_event_bodies_days", self.keep_event_bodies_days.into(), 0..=60)
+        range("billing.keep_event_bodies_days", self.keep_event_bodies_days.into(), 0..=60)?;
+        self.validate_shop()
+    }
+}
+
+impl Billing {
+    fn validate_shop(&self) -> Result<(), Invalid> {
+        require("billing.after_plan", self.after_plan.parse::<PlanName>().is_ok(), || {
+            "expected the name of a plan".to_owned()
+        })?;
+        range("billing.grace_days", self.grace_days.into(), 0..=365)?;
+        range("billing.restricted_days", self.restricted_days.into(), 0..=365)?;
+        require("billing.top_ups", self.top_ups.len() <= MAX_TOP_UPS, || {
+            format!("expected at most {MAX_TOP_UPS}")
+        })?;
+        for (place, top_up) in self.top_ups.iter().enumerate() {
+            let good = top_up.credits.is_positive() && (1..=MAX_AMOUNT).contains(&top_up.amount);
+            require_at("billing.top_ups", place, good, || {
+                format!("expected credits, more than 0, and an amount of 1 to {MAX_AMOUNT}")
+            })?;
+        }
+        let url = &self.return_url;
+        require("billing.return_url", url.is_empty() || is_safe_url(url), || {
+            "expected an https URL (http on loopback only), or an empty string".to_owned()
+        })
     }
 }
 
@@ -126,6 +170,18 @@ pub fn exact_decimal(text: &str) -> Option<String> {
     }
     let whole = if whole.is_empty() { "0" } else { whole };
     Some(if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") })
+}
+
+/// What so many credits cost at this price of one, in the smallest unit of the currency, rounded half up as invoices are; nothing,
+/// where the price is no plain decimal or the amount is too large. <https://docs.stripe.com/products-prices/pricing-models#rounding>
+#[must_use]
+pub fn amount_of(credits: Credits, price: &str) -> Option<i64> {
+    let price = exact_decimal(price)?;
+    let (whole, part) = price.split_once('.').unwrap_or((&price, ""));
+    let digits: i128 = format!("{whole}{part}").parse().ok()?;
+    let unit = 10_i128.checked_pow(u32::try_from(part.len() + MICRO).ok()?)?;
+    let product = digits.checked_mul(i128::from(credits.micros()))?;
+    i64::try_from((product.checked_mul(2)?.checked_add(unit)?).div_euclid(unit * 2)).ok()
 }
 
 /// The price of a micro-credit where this is the price of a credit; nothing, where that is no plain decimal or has too many
@@ -168,6 +224,37 @@ mod tests {
             ["", ".", "1.", ".5", "-1", "+1", "1e2", "1,5", " 1", "0.0000000000001", "123456789", "\u{661}"]
         {
             assert_eq!(exact_decimal(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_credits_cost_is_rounded_half_up_once() {
+        for (micros, price, amount) in [
+            (1_000_000, "0.25", 0),
+            (2_000_000, "0.25", 1),
+            (1_999_999, "0.25", 0),
+            (6_000_000, "0.25", 2),
+            (-2_000_000, "0.25", 0),
+            (-6_000_000, "0.25", -1),
+            (1, "12345678", 12),
+            (1_000_000_000_000_000, "99.999999999999", 100_000_000_000),
+            (0, "1", 0),
+        ] {
+            assert_eq!(amount_of(Credits::from_micros(micros), price), Some(amount), "{micros} at {price}");
+        }
+        assert_eq!(amount_of(Credits::from_micros(1), "x"), None);
+        assert_eq!(amount_of(Credits::from_micros(i64::MAX), "99999999"), None);
+    }
+
+    proptest::proptest! {
+        /// The rounded amount is never farther than half a unit from the exact one, and parts lose nothing that the whole has.
+        #[test]
+        fn no_amount_is_off_by_more_than_half(micros in 0_i64..1_000_000_000_000_000, hundredths in 1_u32..10_000) {
+            let price = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+            let amount = amount_of(Credits::from_micros(micros), &price).expect("an amount");
+            let exact = i128::from(micros) * i128::from(hundredths);
+            let off = i128::from(amount) * 100_000_000 - exact;
+            proptest::prop_assert!(off > -50_000_001 && off <= 50_000_000, "{off}");
         }
     }
 

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-pub use billing::{Billing, exact_decimal, per_micro};
+pub use billing::{Billing, amount_of, exact_decimal, per_micro};
 pub use load::{ConfigError, DEFAULTS, Layers, PREFIX};
 pub use validate::Invalid;
 

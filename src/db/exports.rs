@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::{ExportId, PeriodId, TenantId};
 
 /// Slots that are looked through for a free one.
-const SLOTS: i64 = 1024;
+pub(crate) const SLOTS: usize = 1024;
 
 text_enum! {
     /// How far an export is.
@@ -111,31 +111,6 @@ pub(crate) async fn without_customer(
     .fetch_all(conn))
 }
 
-/// Periods that began before `now` and end after `since`, of tenants that have a customer or owe something, or of one tenant
-/// only; in order, after this one.
-pub(crate) async fn periods(
-    db: &Db,
-    tenant: Option<TenantId>,
-    (since, now): (Timestamp, Timestamp),
-    after: Option<PeriodId>,
-    limit: i64,
-) -> Result<Vec<PeriodId>> {
-    on_reader!(db, |conn| sqlx::query_scalar(
-        "select p.id from periods p
-         where p.ends_at > $1 and p.starts_at <= $2 and p.id > $3 and ($4 = '' or p.tenant_id = $4)
-               and (p.overage_used > 0
-                    or exists (select 1 from billing_customers c where c.tenant_id = p.tenant_id))
-         order by p.id
-         limit $5"
-    )
-    .bind(since)
-    .bind(now)
-    .bind(after.map(|after| after.to_string()).unwrap_or_default())
-    .bind(tenant.map(|tenant| tenant.to_string()).unwrap_or_default())
-    .bind(limit)
-    .fetch_all(conn))
-}
-
 /// Whoever is billed for a tenant.
 pub(crate) async fn customer(db: &Db, tenant: TenantId) -> Result<Option<String>> {
     on_reader!(db, |conn| sqlx::query_scalar("select customer from billing_customers where tenant_id = $1")
@@ -231,70 +206,8 @@ pub(crate) async fn slots(tx: &mut Tx, tenant: TenantId, before: Timestamp) -> R
         )
         .bind(tenant)
         .bind(before)
-        .bind(SLOTS)
+        .bind(SLOTS as i64)
         .fetch_all(conn)
-    })
-}
-
-/// What a period owes, what was told of that, and what the slots in its span were told and are worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
-pub(crate) struct Books {
-    pub(crate) tenant_id: TenantId,
-    pub(crate) starts_at: Timestamp,
-    pub(crate) ends_at: Timestamp,
-    /// Owed, as far as slabs are closed.
-    pub(crate) owed: Credits,
-    /// Told of that, in whichever slots.
-    pub(crate) told: Credits,
-    /// Worth of all slots within the span, of whichever period.
-    pub(crate) slots: Credits,
-    /// Exports of those slots that are not proven or frozen yet.
-    pub(crate) in_flight: i64,
-}
-
-/// The books of a period.
-pub(crate) async fn books(db: &Db, period: PeriodId) -> Result<Option<Books>> {
-    on_reader!(db, |conn| {
-        sqlx::query_as(
-        "select p.tenant_id, p.starts_at, p.ends_at, p.overage_used as owed,
-                cast(coalesce((select sum(case when e.state = 'frozen' then e.counted else e.credits end)
-                               from exports e where e.period_id = p.id), 0) as bigint) as told,
-                cast(coalesce((select sum(case when e.state = 'frozen' then e.counted else e.credits end)
-                               from exports e
-                               where e.tenant_id = p.tenant_id and e.slot >= p.starts_at and e.slot < p.ends_at), 0)
-                     as bigint) as slots,
-                (select count(*) from exports e
-                 where e.tenant_id = p.tenant_id and e.state in ('open', 'sent')
-                       and (e.period_id = p.id or (e.slot >= p.starts_at and e.slot < p.ends_at))) as in_flight
-         from periods p
-         where p.id = $1"
-    )
-    .bind(period)
-    .fetch_optional(conn)
-    })
-}
-
-/// Exports of a tenant that are proven or frozen, with slots within this span and after this one, in order.
-pub(crate) async fn proven(
-    db: &Db,
-    tenant: TenantId,
-    (after, to): (Timestamp, Timestamp),
-    limit: i64,
-) -> Result<Vec<Export>> {
-    on_reader!(db, |conn| {
-        sqlx::query_as(
-        "select id, tenant_id, period_id, slot, credits, generation, state, first_sent_at, last_sent_at, counted,
-                due_at, tries, note, revision, cast(null as bigint) as slot_ends_at
-         from exports
-         where tenant_id = $1 and state in ('verified', 'frozen') and slot > $2 and slot < $3
-         order by slot
-         limit $4"
-    )
-    .bind(tenant)
-    .bind(after)
-    .bind(to)
-    .bind(limit)
-    .fetch_all(conn)
     })
 }
 
@@ -405,14 +318,19 @@ pub(crate) async fn newest_seen_canary(db: &Db) -> Result<Option<Timestamp>> {
     .fetch_optional(conn))
 }
 
-/// Canaries that were accepted and are not counted yet, newest first, and the newest of all.
+/// Canaries that were accepted and are not counted yet, and are newer than all that are; oldest first, because those are counted
+/// first.
 pub(crate) async fn waiting_canaries(db: &Db, limit: i64) -> Result<Vec<Timestamp>> {
     on_reader!(db, |conn| {
         sqlx::query_scalar(
-        "select slot from canaries where seen_at is null and accepted_at is not null order by slot desc limit $1"
-    )
-    .bind(limit)
-    .fetch_all(conn)
+            "select slot from canaries
+         where seen_at is null and accepted_at is not null
+               and slot > coalesce((select max(slot) from canaries where seen_at is not null), 0)
+         order by slot
+         limit $1",
+        )
+        .bind(limit)
+        .fetch_all(conn)
     })
 }
 

@@ -103,6 +103,15 @@ pub(crate) async fn plans_ahead(db: &Db, now: Timestamp) -> Result<Vec<PlanName>
     .fetch_all(conn))
 }
 
+/// The plans that have prices at this instant, by name.
+pub(crate) async fn plans_of(db: &Db, now: Timestamp) -> Result<Vec<PlanName>> {
+    on_reader!(db, |conn| sqlx::query_scalar(
+        "select distinct plan from price_versions where effective_at <= $1 order by plan"
+    )
+    .bind(now)
+    .fetch_all(conn))
+}
+
 /// Whether somebody is charged by this plan's prices: a tenant is on it, or still in a period of it.
 pub(crate) async fn in_use(tx: &mut Tx, plan: &PlanName, now: Timestamp) -> Result<bool> {
     let users: i64 = in_tx!(tx, |conn| sqlx::query_scalar(

@@ -5,6 +5,7 @@
 
 use sqlx::FromRow;
 
+use super::accounts::Access;
 use super::grants::GrantKind;
 use super::{Tx, done};
 use crate::clock::Timestamp;
@@ -53,15 +54,14 @@ pub(crate) struct NewSlab {
     pub(crate) at: Timestamp,
 }
 
-/// Holds the account's row until the transaction ends. `false`: there is none.
-pub(crate) async fn lock_account(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<bool> {
-    in_tx!(tx, |conn| done(
-        sqlx::query("update accounts set revision = revision + 1, updated_at = $2 where tenant_id = $1")
-            .bind(tenant)
-            .bind(now)
-            .execute(conn)
-    ))
-    .map(|rows| rows > 0)
+/// Holds the account's row until the transaction ends, and says what it may still do. Nothing: there is none.
+pub(crate) async fn lock_account(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<Option<Access>> {
+    in_tx!(tx, |conn| sqlx::query_scalar(
+        "update accounts set revision = revision + 1, updated_at = $2 where tenant_id = $1 returning access"
+    )
+    .bind(tenant)
+    .bind(now)
+    .fetch_optional(conn))
 }
 
 /// The grants that calls of this moment are paid from, in the order in which they burn.

@@ -8,6 +8,9 @@ macro_rules! text_enum {
         pub enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
+            /// All there are.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
             /// The word that stands for it.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

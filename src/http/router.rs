@@ -1,6 +1,6 @@
 //! Every route. What may reach it stands in the handler's signature ([`super::caller`]).
 //!
-//! [`public_routes`], [`webhook_routes`] and [`admin_routes`] are also lists: a test walks them and fails for a route that no isolation
+//! [`public_routes`], [`webhook_routes`], [`billing_routes`] and [`admin_routes`] are also lists: a test walks them and fails for a route that no isolation
 //! case covers.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tower_governor::{GovernorError, GovernorLayer};
 
 use super::middleware::Front;
 use super::problem::Problem;
-use super::{admin, health, mcp, metadata, webhooks};
+use super::{admin, billing, health, mcp, metadata, webhooks};
 use crate::app::App;
 use crate::billing::events;
 use crate::mcp::error::{RpcError, code};
@@ -54,6 +54,20 @@ pub fn open_routes() -> Vec<Route> {
 #[must_use]
 pub fn webhook_routes() -> Vec<Route> {
     vec![(events::PATH, "POST", post(webhooks::stripe))]
+}
+
+/// What tenants buy for themselves; where there is a Stripe.
+#[must_use]
+pub fn billing_routes() -> Vec<Route> {
+    vec![
+        ("/billing", "GET", get(billing::show)),
+        ("/billing/checkout", "POST", post(billing::checkout)),
+        ("/billing/top_ups", "POST", post(billing::top_up)),
+        ("/billing/portal", "POST", post(billing::portal)),
+        ("/billing/plan", "PUT DELETE", put(billing::change_plan).delete(billing::cancel)),
+        ("/billing/invoice", "GET", get(billing::invoice)),
+        ("/billing/return", "GET", get(billing::back)),
+    ]
 }
 
 /// The admin API, on its own listener or the public one.
@@ -115,7 +129,7 @@ pub fn public(app: &Arc<App>) -> Router {
         router = router.merge(table(admin_routes()));
     }
     if app.webhooks.is_some() {
-        router = router.merge(table(webhook_routes()));
+        router = router.merge(table(webhook_routes())).merge(table(billing_routes()));
     }
     // Liveness asks nobody anything and must not depend on who else comes from a balancer's address.
     let (free, limited): (Vec<_>, Vec<_>) =

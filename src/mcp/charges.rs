@@ -134,6 +134,7 @@ pub async fn refused(
             );
             (text, json!({ "reason": "unpriced" }))
         }
+        Refusal::Suspended => suspended(app.usage.top_up_url(exchange.caller.tenant()).as_deref()),
         Refusal::Exhausted { price, left } => {
             let url = app.usage.top_up_url(exchange.caller.tenant());
             if let Some(url) = url.as_deref().filter(|_| may_ask(exchange)) {
@@ -165,6 +166,21 @@ fn exhausted(price: Credits, left: Credits, url: Option<&str>) -> (String, Value
             why["topUpUrl"] = url.into();
         }
         None => text.push_str("The operator of this gateway can add credits."),
+    }
+    (text, why)
+}
+
+fn suspended(url: Option<&str>) -> (String, Value) {
+    let mut text = "Not charged, and not called: this account is suspended, because an invoice is not paid. Tell the user; calling it \
+         again will not help before it is paid. Tools that are free still work. "
+        .to_owned();
+    let mut why = json!({ "reason": "suspended" });
+    match url {
+        Some(url) => {
+            let _ = write!(text, "To pay: {url}");
+            why["topUpUrl"] = url.into();
+        }
+        None => text.push_str("The operator of this gateway knows how to pay it."),
     }
     (text, why)
 }

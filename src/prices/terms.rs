@@ -9,6 +9,10 @@ use crate::telemetry::labels::Outcome;
 
 /// Most rules of a price version.
 const MAX_RULES: usize = 512;
+/// Most that a month may cost: what Stripe takes as an amount. <https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts>
+const MAX_BASE_FEE: u32 = 99_999_999;
+/// Most days of a trial: within a month, whatever its length.
+const MAX_TRIAL: u32 = 28;
 /// Bytes in one KiB.
 const KIB: u64 = 1024;
 /// Microseconds in a second.
@@ -117,6 +121,11 @@ impl From<ToolPrice> for ToolPriceWire {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// What a price version says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,6 +141,15 @@ pub struct Terms {
     /// The most that can be owed in a period; nothing is done beyond.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hard_cap: Option<Credits>,
+    /// What a month costs, whatever is used: in the smallest unit of `billing.currency`, such as cents.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub base_fee: u32,
+    /// Days that a tenant's first subscription is free for; it owes nothing in them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub trial_days: u32,
+    /// Whether tenants may put themselves on this plan, by a subscription or, where it costs nothing, at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_service: bool,
     /// How long a period is.
     #[serde(default)]
     pub cycle: Cycle,
@@ -176,6 +194,7 @@ impl Terms {
             }
             _ => {}
         }
+        self.validate_subscription()?;
         if self.soft_cap.is_some_and(|cap| cap.is_zero()) {
             return wrong("soft_cap: expected more than 0".to_owned());
         }
@@ -191,6 +210,44 @@ impl Terms {
             rule.price.validate().or_else(|text| wrong(format!("tools[{at}].{text}")))?;
         }
         Ok(())
+    }
+
+    fn validate_subscription(&self) -> Result<()> {
+        let wrong = |text: &str| Err(Error::Invalid(text.to_owned()));
+        if self.base_fee > MAX_BASE_FEE {
+            return Err(Error::Invalid(format!(
+                "base_fee: expected at most {MAX_BASE_FEE} of the smallest unit, found {}",
+                self.base_fee
+            )));
+        }
+        match self.kind {
+            Kind::Free if self.base_fee > 0 => {
+                return wrong("base_fee: a plan of this kind costs nothing; use hybrid or prepaid");
+            }
+            // Whoever comes and goes would get them again and again.
+            Kind::Hybrid if self.self_service && self.base_fee == 0 && self.included.is_positive() => {
+                return wrong(
+                    "base_fee: needed where tenants may take credits that are included by themselves",
+                );
+            }
+            _ => {}
+        }
+        if self.trial_days > 0 && self.base_fee == 0 {
+            return wrong("trial_days: there is nothing to try without a base_fee; leave it out");
+        }
+        if self.trial_days > MAX_TRIAL {
+            return Err(Error::Invalid(format!(
+                "trial_days: expected at most {MAX_TRIAL}, found {}",
+                self.trial_days
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether a tenant on it needs a subscription.
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.base_fee > 0 || self.kind.may_owe()
     }
 
     /// What a call of this tool costs, `is_free` where the tool costs nothing by itself; none, where the call is to be refused.

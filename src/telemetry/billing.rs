@@ -16,6 +16,8 @@ pub struct Billing {
     pub exports: IntCounterVec,
     /// Periods by how ledger and Stripe compared when they were last looked at.
     pub verdicts: IntGaugeVec,
+    /// Final invoices by how they compared with what was told.
+    pub invoices: IntGaugeVec,
     /// Events that came, by what became of them at the door: stored, duplicate, unfollowed, no_secret, bad_signature, stale,
     /// malformed, wrong_mode, unstored, oversized, slow, broken_off, busy; swept: found by the sweep.
     pub events_received: IntCounterVec,
@@ -55,11 +57,18 @@ impl Billing {
         );
         let verdicts = IntGaugeVec::new(verdicts, &["verdict"])?;
         registry.register(Box::new(verdicts.clone()))?;
+        let invoices = Opts::new(
+            "weir_billing_invoices",
+            "Final invoices by how what they bill for usage compares with what Stripe was told.",
+        );
+        let invoices = IntGaugeVec::new(invoices, &["verdict"])?;
+        registry.register(Box::new(invoices.clone()))?;
         Ok(Self {
             requests,
             duration,
             exports,
             verdicts,
+            invoices,
             events_received: counters(
                 registry,
                 "weir_stripe_events_received_total",

@@ -113,6 +113,8 @@ labels! {
         Unpriced = "unpriced",
         /// The tenant has too little left.
         Exhausted = "exhausted",
+        /// The tenant's account is suspended.
+        Suspended = "suspended",
         /// The database is needed and does not answer.
         Unavailable = "unavailable",
     }

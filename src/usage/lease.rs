@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::meter::{CLOSE, Meter};
 use super::purse::{Hold, Purse, Return, Slab, Source};
-use crate::accounts::{self, Period};
+use crate::accounts::{self, Access, Period};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::db;
@@ -25,6 +25,8 @@ pub(super) enum Leased {
     Short { left: Credits, held: Credits },
     /// The period is over: look again.
     PeriodOver,
+    /// An invoice is not paid for so long that nothing is sold any more.
+    Suspended,
 }
 
 /// A lease under way.
@@ -88,14 +90,22 @@ impl Leasing<'_> {
     async fn run(&mut self, returned: &[Return]) -> Result<(Leased, Option<Credits>)> {
         let (meter, now) = (self.meter, self.now);
         let mut tx = meter.db.begin().await?;
-        if !db::slabs::lock_account(&mut tx, self.purse.tenant, now).await? {
-            return Err(Error::NotFound("account"));
-        }
+        let access = db::slabs::lock_account(&mut tx, self.purse.tenant, now).await?;
+        let access = access.ok_or(Error::NotFound("account"))?;
         let mut events = meter.close_in(&mut tx, returned, now).await?;
-        let Some(room) = db::slabs::room(&mut tx, self.period.id, now).await? else {
+        if access == Access::Suspended {
+            tx.commit().await?;
+            accounts::events::announce(&meter.metrics, &events);
+            return Ok((Leased::Suspended, Some(Credits::ZERO)));
+        }
+        let Some(mut room) = db::slabs::room(&mut tx, self.period.id, now).await? else {
             tx.commit().await?;
             return Ok((Leased::PeriodOver, Some(Credits::ZERO)));
         };
+        if !access.may_owe() {
+            // What others still hold of it is given back, and not handed out again.
+            (room.hard_cap, room.overage_leased) = (Some(Credits::ZERO), Credits::ZERO);
+        }
         let grants = db::slabs::free_grants(&mut tx, self.purse.tenant, now).await?;
         let free = total(&grants, room);
         let chosen = choose(&grants, room, self.missing, self.appetite);

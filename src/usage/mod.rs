@@ -89,6 +89,8 @@ pub enum Refusal {
         /// What is left.
         left: Credits,
     },
+    /// The tenant's account is suspended, because an invoice is not paid.
+    Suspended,
     /// What the call cost cannot be made sure of now.
     Unavailable(Error),
 }
@@ -251,6 +253,7 @@ impl Refusal {
         match self {
             Self::Unpriced => Refused::Unpriced,
             Self::Exhausted { .. } => Refused::Exhausted,
+            Self::Suspended => Refused::Suspended,
             Self::Unavailable(_) => Refused::Unavailable,
         }
     }

@@ -122,6 +122,7 @@ impl Inner {
         match self.lease(purse, most, period).await.map_err(Refusal::Unavailable)? {
             Leased::Enough(hold) => Ok(hold),
             Leased::PeriodOver => Ok(None),
+            Leased::Suspended => Err(Refusal::Suspended),
             Leased::Short { left, held } => {
                 let others_may_have_it = held.is_positive() && left + held >= most && *recalls < RECALLS;
                 if others_may_have_it && self.call_back(purse.tenant, recalls).await {

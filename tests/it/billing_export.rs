@@ -51,7 +51,7 @@ impl World {
         let app = &gateway.app;
         let stripe = Stripe::new(&app.config.billing, &clock, &app.metrics.billing).expect("a client");
         setup::setup(&stripe, &app.config.billing, "http://127.0.0.1").await;
-        let job = Job::connect(&app.config.billing, &app.db, &clock, &app.metrics.billing).await;
+        let job = Job::connect(&app.config, &app.db, &clock, &app.metrics.billing).await;
         let job = job.expect("a job").expect("a Stripe");
         let shop = Shop { db: &app.db, clock: &clock };
         let terms =
@@ -95,6 +95,15 @@ impl World {
         self.standin.total(meter, &row[0], 0, i64::MAX)
     }
 
+    /// Waits until so much was told: each part of it in a minute of its own, so time goes on.
+    async fn is_billed(&self, micros: i64) {
+        eventually("it is told", async || {
+            self.clock.advance(Duration::from_secs(20));
+            self.billed().await == micros
+        })
+        .await;
+    }
+
     /// Somebody else with the same key asks the stand-in.
     async fn ask(&self, method: Method, path: &str, form: &[(&str, String)]) -> Value {
         let url = format!("{}{path}", self.standin.base_url());
@@ -115,12 +124,18 @@ impl World {
         eventually("proof", async || self.number(&of("<> 'verified'")).await == 0).await;
     }
 
+    /// How often what is counted was asked for.
+    fn summaries_read(&self) -> usize {
+        self.standin.requests().iter().filter(|seen| seen.path.ends_with("/event_summaries")).count()
+    }
+
     async fn export(&self) -> Round {
         self.job.export().await.expect("a round")
     }
 
     async fn proof(&self) -> Proof {
-        let proofs = self.job.reconcile(Some(self.key.tenant)).await.expect("proofs");
+        let mut proofs = Vec::new();
+        self.job.reconcile(Some(self.key.tenant), |proof| proofs.push(proof)).await.expect("proofs");
         proofs.into_iter().next().expect("a period")
     }
 }
@@ -129,14 +144,14 @@ impl World {
 async fn what_is_used_is_told_counted_and_proven() {
     let world = World::new(100).await;
     world.use_tools(4).await;
-    eventually("it is told", async || world.billed().await == 1_000_000).await;
+    world.is_billed(1_000_000).await;
     world.is_proven().await;
     let proof = world.proof().await;
     assert_eq!((proof.verdict, proof.owed.micros()), (Verdict::Equal, 1_000_000));
 
     // More of it is told in another minute.
     world.use_tools(2).await;
-    eventually("that as well", async || world.billed().await == 1_500_000).await;
+    world.is_billed(1_500_000).await;
     assert_eq!(world.proof().await.verdict, Verdict::InFlight);
     world.is_proven().await;
     assert_eq!(world.proof().await.verdict, Verdict::Equal);
@@ -223,10 +238,59 @@ async fn usage_from_elsewhere_is_found_and_taken_back() {
 }
 
 #[tokio::test]
+async fn a_customer_is_made_although_stripe_keeps_an_error_for_its_key() {
+    let world = World::new(3_600_000).await;
+    world.use_tools(4).await;
+    world.standin.fault(Fault::new(Trouble::ServerError).on("POST", "/v1/customers"));
+    assert_eq!(world.export().await.sent, 1);
+    assert_eq!(world.billed().await, 1_000_000);
+}
+
+#[tokio::test]
+async fn a_tenant_is_compared_by_one_process_each_hour_and_once_more_before_its_invoice_is_final() {
+    let world = World::new(3_600_000).await;
+    world.use_tools(4).await;
+    world.export().await;
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    let app = &world.gateway.app;
+    let other = Job::connect(&app.config, &app.db, &world.clock, &app.metrics.billing).await;
+    let other = other.expect("a job").expect("a Stripe");
+    // Of two that begin at the same time.
+    let compared = async || {
+        let before = world.summaries_read();
+        let (one, two) = tokio::join!(world.job.reconcile_due(), other.reconcile_due());
+        one.and(two).expect("compared");
+        world.summaries_read() - before
+    };
+    world.clock.advance(HOUR);
+    assert_eq!(compared().await, 1);
+    assert_eq!(compared().await, 0);
+    world.clock.advance(HOUR - MINUTE);
+    assert_eq!(compared().await, 0);
+    world.clock.advance(MINUTE);
+    assert_eq!(compared().await, 1);
+    let gauge = |verdict: Verdict| app.metrics.billing.verdicts.with_label_values(&[verdict.as_str()]).get();
+    assert_eq!((gauge(Verdict::Equal), gauge(Verdict::Missing)), (1, 0));
+
+    // A quarter of an hour after the last one, and before the invoice becomes final, an hour after the end of the period.
+    let ends_at = world.number("select min(ends_at) from periods").await;
+    let left = u64::try_from(ends_at - world.clock.now().as_micros()).expect("it runs");
+    world.clock.advance(Duration::from_micros(left) + 25 * MINUTE);
+    assert!(compared().await > 0);
+    world.clock.advance(4 * MINUTE);
+    assert_eq!(compared().await, 0);
+    world.clock.advance(2 * MINUTE);
+    assert!(compared().await > 0);
+    world.clock.advance(10 * MINUTE);
+    assert_eq!(compared().await, 0);
+}
+
+#[tokio::test]
 async fn a_database_belongs_to_one_mode() {
     let world = World::new(3_600_000).await;
-    let mut config = world.gateway.app.config.billing.clone();
-    config.stripe_key = "sk_live_0123456789".into();
+    let mut config = world.gateway.app.config.clone();
+    config.billing.stripe_key = "sk_live_0123456789".into();
     let app = &world.gateway.app;
     let refused = Job::connect(&config, &app.db, &world.clock, &app.metrics.billing).await;
     let refused = refused.err().expect("refused").to_string();

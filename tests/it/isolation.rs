@@ -3,7 +3,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use weir::http::router::{Route, admin_routes, open_routes, public_routes, webhook_routes};
+use weir::http::router::{Route, admin_routes, billing_routes, open_routes, public_routes, webhook_routes};
 
 use crate::support::database::rows;
 use crate::support::gateway::Operator;
@@ -82,6 +82,12 @@ async fn attempt(world: &World, path: &str, method: &str) -> Option<()> {
             says_nothing_of_tenants(world, "/.well-known/oauth-protected-resource/mcp").await;
         }
         ("/webhooks/stripe", "POST") => credentials_are_no_signature(world, path).await,
+        ("/billing/return", "GET") => says_nothing_of_tenants(world, path).await,
+        (
+            "/billing" | "/billing/checkout" | "/billing/top_ups" | "/billing/portal" | "/billing/plan"
+            | "/billing/invoice",
+            _,
+        ) => not_every_key_buys(world, path, method).await,
         ("/admin/v1/tenants" | "/admin/v1/audit" | "/admin/v1/plans", "GET" | "POST") => {
             tenants_are_no_operators(world, path, method).await;
         }
@@ -133,6 +139,24 @@ async fn credentials_are_no_signature(world: &World, path: &str) {
     }
     let stored = rows(world.gateway.database_url(), "select count(*) from stripe_events").await;
     assert_eq!(stored, [["0"]]);
+}
+
+/// Only a key that may buy does, and only in the header; whose tenant it is for, nothing else in the request says.
+async fn not_every_key_buys(world: &World, path: &str, method: &str) {
+    let draft = world.request(method, path);
+    let buyer = world.gateway.scoped(world.thief.tenant, json!({ "billing": true })).await;
+    let in_query = draft.clone().query(&format!("token={}", world.thief_token.secret));
+    for (draft, status, code) in [
+        (draft.clone(), 401, "unauthorized"),
+        (draft.clone().bearer("wk_nonsense"), 401, "unauthorized"),
+        (draft.clone().bearer(&world.operator.secret), 401, "unauthorized"),
+        (draft.clone().query(&format!("token={}", buyer.secret)), 401, "unauthorized"),
+        (in_query, 403, "forbidden"),
+        (draft.clone().bearer(&world.thief.secret), 403, "forbidden"),
+    ] {
+        let reply = draft.send().await;
+        assert_eq!((reply.status, &reply.json()["code"]), (status, &json!(code)), "{method} {path}");
+    }
 }
 
 async fn tenants_are_no_operators(world: &World, path: &str, method: &str) {
@@ -283,7 +307,10 @@ async fn says_nothing_of_tenants(world: &World, path: &str) {
 }
 
 fn all() -> Vec<Route> {
-    [public_routes(), open_routes(), webhook_routes(), admin_routes()].into_iter().flatten().collect()
+    [public_routes(), open_routes(), webhook_routes(), billing_routes(), admin_routes()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[tokio::test]

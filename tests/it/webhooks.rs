@@ -150,7 +150,7 @@ impl World {
     /// The inbox of one more process, which works only when it is told to.
     async fn inbox(&self) -> Inbox<weir::billing::mirror::stripe::Account> {
         let app = &self.gateway.app;
-        let job = Job::connect(&app.config.billing, &app.db, &self.clock, &app.metrics.billing).await;
+        let job = Job::connect(&app.config, &app.db, &self.clock, &app.metrics.billing).await;
         Inbox::new(&job.expect("a job").expect("a Stripe"), Arc::<Notify>::default())
     }
 
@@ -542,6 +542,8 @@ async fn subscriptions_invoices_sessions_and_charges_are_mirrored() {
     let answers = Answers::default();
     let url = pages(&answers).await;
     let world = World::with(|builder| builder.set("billing.stripe_url", url)).await;
+    let shop = Shop { db: &world.gateway.app.db, clock: &world.clock };
+    shop.publish("pro", json!({ "kind": "prepaid" })).await;
     answers.lock().expect("answers").extend(objects(&world.customer));
     let about = |id: &str, kind: &str, object: Value| {
         json!({

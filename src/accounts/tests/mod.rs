@@ -1,6 +1,7 @@
 //! What accounts promise, on every engine.
 
 mod closing;
+mod following;
 mod granting;
 mod periods;
 mod schedules;

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use super::minutes::{MINUTE, newest_free};
-use super::slot::{Alarm, OLDEST, Reading, Step};
+use super::minutes::{MINUTE, newest, newest_free};
+use super::slot::{Alarm, MARGIN, OLDEST, Reading, Step};
 use super::{Answer, Event, Export, ExportState, Meter};
 use crate::clock::{Clock, Timestamp};
 use crate::credits::Credits;
-use crate::db::exports::Missing;
+use crate::db::exports::{Missing, SLOTS};
 use crate::db::{self, Db, Tx};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bearable};
 use crate::id::{ExportId, TenantId};
 
 /// Tenants, and exports of one, that are asked for at once.
 const BATCH: i64 = 200;
 /// How long a tenant is claimed: longer than any request to the provider may take.
 const CLAIM: Duration = Duration::from_secs(300);
-/// How long after its end a period may still owe something else than was told.
-const SINCE: Duration = Duration::from_secs(62 * 24 * 3600);
+/// How long after its end a period may still owe something else than was told, and is compared.
+pub(in crate::billing) const SINCE: Duration = Duration::from_secs(62 * 24 * 3600);
 /// How often an event is sent to the account of our own while proof is missing, and how old what lacks it must be.
 const CANARY: Duration = Duration::from_secs(3600);
 /// The most that one event tells, either way: the provider takes 15 digits
@@ -55,7 +55,7 @@ pub struct Round {
 /// Tells the provider what is owed.
 pub struct Exporter<M> {
     pub(super) db: Db,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) meter: M,
     rules: Rules,
 }
@@ -80,11 +80,8 @@ impl<M: Meter> Exporter<M> {
             let Some(last) = due.last() else { return Ok(round) };
             after = Some(*last);
             for tenant in due {
-                match self.tenant(tenant, &mut round).await {
-                    Err(error @ (Error::Database(_) | Error::Away(_))) => return Err(error),
-                    Err(error) => tracing::error!(%tenant, %error, "what a tenant owes cannot be exported"),
-                    Ok(()) => {}
-                }
+                let done = self.tenant(tenant, &mut round).await;
+                bearable(done, tenant, "what it owes cannot be exported")?;
             }
         }
     }
@@ -142,7 +139,8 @@ impl<M: Meter> Exporter<M> {
         Ok(begun)
     }
 
-    /// A minute of the period itself, as long as events in it reach its invoice; or else of the period that is now.
+    /// While the period runs, its newest full minute; after its end any of its minutes, as long as events in it reach its
+    /// invoice; or else the newest of the period that is now. Nothing, where that is taken: another one is over soon.
     async fn slot(
         &self,
         tx: &mut Tx,
@@ -151,20 +149,23 @@ impl<M: Meter> Exporter<M> {
         now: Timestamp,
     ) -> Result<Option<Timestamp>> {
         let free = async |tx: &mut Tx, from: Timestamp, to: Timestamp| {
-            let (from, to) = (from.max(now.minus(OLDEST)), to.min(now));
-            Ok::<_, Error>(newest_free(from, to, &db::exports::slots(tx, tenant, to).await?))
+            let used = db::exports::slots(tx, tenant, to).await?;
+            // What is older than all of these is not known to be free.
+            let known =
+                used.get(SLOTS - 1).map_or(from, |last| from.max(last.plus(Duration::from_micros(1))));
+            Ok::<_, Error>(newest_free(known, to, &used))
         };
-        if now.plus(super::slot::MARGIN) < missing.ends_at.plus(self.rules.grace)
-            && let Some(slot) = free(tx, missing.starts_at, missing.ends_at).await?
+        if now < missing.ends_at {
+            return free(tx, missing.starts_at.max(newest(now)), now).await;
+        }
+        if now.plus(MARGIN) < missing.ends_at.plus(self.rules.grace)
+            && let Some(slot) = free(tx, missing.starts_at.max(now.minus(OLDEST)), missing.ends_at).await?
         {
             return Ok(Some(slot));
         }
         let later = db::periods::ending_after(tx, tenant, now).await?;
         let Some(current) = later.iter().find(|period| period.starts_at <= now) else { return Ok(None) };
-        if current.id == missing.id || current.starts_at < missing.starts_at {
-            return Ok(None);
-        }
-        free(tx, current.starts_at, current.ends_at).await
+        free(tx, current.starts_at.max(newest(now)), now).await
     }
 
     /// Goes on with one export.
@@ -231,7 +232,6 @@ impl<M: Meter> Exporter<M> {
             let span = (slot, Timestamp::from_micros(slot.as_micros() + MINUTE));
             if self.meter.counted(&self.rules.canary, span).await.is_ok_and(Credits::is_positive) {
                 db::exports::canary_seen(&self.db, slot, self.clock.now()).await?;
-                break;
             }
         }
         let newest = db::exports::newest_canary(&self.db).await?;

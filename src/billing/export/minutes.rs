@@ -5,11 +5,16 @@ use crate::clock::Timestamp;
 /// A minute, in microseconds.
 pub(super) const MINUTE: i64 = 60_000_000;
 
+/// The beginning of the newest minute that is over by then.
+pub(super) fn newest(to: Timestamp) -> Timestamp {
+    Timestamp::from_micros((to.as_micros().div_euclid(MINUTE) - 1) * MINUTE)
+}
+
 /// The newest full minute from `from` on and before `to` that is not used, `used` being all that are within the newest
 /// `used.len()` or more of them, newest first.
 pub(super) fn newest_free(from: Timestamp, to: Timestamp, used: &[Timestamp]) -> Option<Timestamp> {
     let first = from.as_micros().div_euclid(MINUTE) + i64::from(from.as_micros().rem_euclid(MINUTE) > 0);
-    let mut minute = to.as_micros().div_euclid(MINUTE) - 1;
+    let mut minute = newest(to).as_micros().div_euclid(MINUTE);
     for used in used {
         if used.as_micros().div_euclid(MINUTE) < minute {
             break;

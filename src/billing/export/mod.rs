@@ -22,8 +22,9 @@ use crate::clock::Timestamp;
 use crate::credits::Credits;
 
 pub use crate::db::exports::{Export, ExportState};
+pub use crate::db::proofs::{Proof, Verdict};
+pub(in crate::billing) use exporter::SINCE;
 pub use exporter::{Exporter, Round, Rules};
-pub use reconcile::{Proof, Verdict};
 
 /// An event of the meter.
 #[derive(Debug, Clone, PartialEq, Eq)]

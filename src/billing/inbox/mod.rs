@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+use super::consequences::Follower;
 use super::job::Job;
 use super::mirror::Source;
 use super::mirror::stripe::Account;
@@ -45,6 +46,7 @@ pub struct Inbox<S> {
     db: Db,
     clock: Clock,
     source: S,
+    follower: Follower,
     stripe: Stripe,
     config: config::Billing,
     metrics: Metrics,
@@ -64,6 +66,7 @@ impl Inbox<Account> {
             db: job.db.clone(),
             clock: job.clock.clone(),
             source: Account::new(stripe.clone(), job.config.credits_name()),
+            follower: job.follower.clone(),
             stripe,
             config: job.config.clone(),
             metrics: job.metrics.clone(),

@@ -73,6 +73,8 @@ fn state(id: &str, version: i64) -> Subscription {
         customer: CUSTOMER.to_owned(),
         status: format!("status {version}"),
         plan: (version % 2 == 0).then(|| "plus".to_owned()),
+        plan_before: None,
+        plan_from: None,
         billing_cycle_anchor: START,
         current_period_start: Some(START),
         current_period_end: None,
@@ -121,7 +123,15 @@ impl World {
         let metrics = Metrics::register(&prometheus::Registry::new()).expect("metrics");
         let mut config = config::Layers::default().load().expect("the defaults").billing;
         config.stripe_key = SecretString::from("sk_test_0123456789");
+        let follower = Follower {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            config: config.clone(),
+            lead: Duration::ZERO,
+            metrics: metrics.clone(),
+        };
         Inbox {
+            follower,
             stripe: Stripe::new(&config, &self.clock, &metrics).expect("a client"),
             db: self.db.clone(),
             clock: self.clock.clone(),

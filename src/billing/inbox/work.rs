@@ -124,7 +124,7 @@ impl<S: Source> Inbox<S> {
         }
         mirror::put(&mut tx, tenant, &fetched, at).await?;
         tx.commit().await?;
-        match mirror::follow(&self.db, tenant, &fetched, at).await {
+        match self.follower.follow(tenant, &fetched, at).await {
             Ok(()) => Ok(Worked::Done),
             Err(error @ (Error::Database(_) | Error::Away(_))) => Err(error),
             Err(error) => Ok(Worked::InVain(error.to_string())),

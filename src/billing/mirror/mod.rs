@@ -8,13 +8,13 @@ pub mod stripe;
 use std::future::Future;
 
 use crate::clock::Timestamp;
+use crate::db::Tx;
 use crate::db::mirror::charges::Charge;
 use crate::db::mirror::checkouts::Checkout;
 use crate::db::mirror::invoices::Invoice;
 use crate::db::mirror::subscriptions::Subscription;
-use crate::db::mirror::{self, charges, checkouts, invoices, subscriptions};
+use crate::db::mirror::{charges, checkouts, invoices, subscriptions};
 use crate::db::stripe_events::ObjectKind;
-use crate::db::{Db, Tx};
 use crate::error::Result;
 use crate::id::TenantId;
 
@@ -103,28 +103,6 @@ pub(super) async fn put(tx: &mut Tx, tenant: TenantId, fetched: &Fetched, at: Ti
 pub(super) async fn gone(tx: &mut Tx, subject: &Subject, at: Timestamp) -> Result<()> {
     if subject.kind == ObjectKind::Invoice {
         invoices::gone(tx, &subject.id, at).await?;
-    }
-    Ok(())
-}
-
-/// What follows from an object's being so, after the mirror has it and before the events about it are done: where this fails,
-/// all of it comes again, so it must do no harm twice. Another process may have asked later meanwhile: what matters is to
-/// be read from the mirror, under the lock under which it is acted on.
-///
-/// # Errors
-/// Whatever keeps it from being done; the events are tried again.
-pub(super) async fn follow(db: &Db, tenant: TenantId, fetched: &Fetched, at: Timestamp) -> Result<()> {
-    tracing::debug!(%tenant, ?fetched, "Stripe was asked for an object");
-    if let Fetched::Customer(Customer { id, deleted: true }) = fetched
-        && mirror::customer_deleted(db, id, at).await?
-    {
-        // What was told of it cannot be billed any more, and telling it again of another customer might bill it twice: no new
-        // customer is made unasked.
-        tracing::error!(
-            %tenant,
-            customer = id,
-            "a customer was deleted at Stripe: what its tenant owes can no longer be billed; somebody has to look"
-        );
     }
     Ok(())
 }

@@ -131,6 +131,12 @@ impl RawSubscription {
             customer,
             status: self.status,
             plan: self.metadata.remove("plan"),
+            plan_before: self.metadata.remove("plan_before"),
+            plan_from: self
+                .metadata
+                .remove("plan_from")
+                .and_then(|text| text.parse().ok())
+                .map(|s| Seconds(s).into()),
             billing_cycle_anchor: self.billing_cycle_anchor.into(),
             current_period_start: starts.min(),
             current_period_end: ends.max(),
@@ -386,6 +392,8 @@ mod tests {
             customer: "cus_1".to_owned(),
             status: "active".to_owned(),
             plan: Some("pro".to_owned()),
+            plan_before: None,
+            plan_from: None,
             billing_cycle_anchor: at(100),
             current_period_start: Some(at(90)),
             current_period_end: Some(at(300)),

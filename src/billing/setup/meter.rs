@@ -37,7 +37,7 @@ pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
         .customer_mapping(CreateBillingMeterCustomerMapping::new(CUSTOMER_KEY, Mapping::ById))
         .value_settings(CreateBillingMeterValueSettings::new(VALUE_KEY));
     let old: Vec<_> = all.iter().map(|meter| meter.id.as_str()).collect();
-    let look = async || {
+    let look = || async {
         let all = named(site.stripe, &name).await?;
         Ok(all.into_iter().find(|meter| meter.status == BillingMeterStatus::Active))
     };

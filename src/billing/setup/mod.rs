@@ -5,11 +5,12 @@
 //! idempotency key that follows from what is made. Nothing is ever deleted, and nothing that is not ours is changed.
 
 pub(super) mod meter;
-mod portal;
-mod price;
+pub(super) mod plan;
+pub(super) mod portal;
+pub(super) mod price;
 mod product;
 
-use std::ops::AsyncFn;
+use std::future::Future;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
@@ -71,15 +72,11 @@ impl Site<'_> {
 
     /// Makes something, and returns what `look` then sees of it, whoever made it. `about` is what tells this making from an
     /// earlier one of the same.
-    async fn make<T, R>(
-        &self,
-        request: &R,
-        about: &str,
-        look: impl AsyncFn() -> Result<Option<T>, Problem>,
-    ) -> Result<T, Problem>
+    async fn make<T, R, F>(&self, request: &R, about: &str, look: impl Fn() -> F) -> Result<T, Problem>
     where
         R: StripeRequest,
         R::Output: Deserialize,
+        F: Future<Output = Result<Option<T>, Problem>>,
     {
         let mut last: Option<StripeError> = None;
         for generation in 0..GENERATIONS {

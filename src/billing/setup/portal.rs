@@ -24,7 +24,7 @@ pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
     let Some(found) = find(site).await? else {
         site.change("is not there")?;
         let request = create(site);
-        let made = site.make(&request, "", async || find(site).await).await?;
+        let made = site.make(&request, "", || find(site)).await?;
         return Ok(done(&made, Verdict::Made, detail));
     };
     let mut differences = differences(&found.features);
@@ -48,7 +48,7 @@ pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
 }
 
 /// Ours; the oldest, should there be several.
-async fn find(site: &Site<'_>) -> Result<Option<BillingPortalConfiguration>, Problem> {
+pub(in crate::billing) async fn find(site: &Site<'_>) -> Result<Option<BillingPortalConfiguration>, Problem> {
     let page = |after: Option<&str>| {
         let list = portal::ListBillingPortalConfiguration::new().limit(100);
         match after {

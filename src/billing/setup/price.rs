@@ -51,7 +51,7 @@ pub(super) async fn ensure(site: &Site<'_>, meter: &str, product: &str) -> Resul
     let old = before.as_ref().map(|price| price.id.as_str().to_owned());
     site.change(&old.as_ref().map_or_else(|| differences.clone(), |old| format!("{old}: {differences}")))?;
     let request = request(site, meter, product, &amount).transfer_lookup_key(old.is_some());
-    let look = async || {
+    let look = || async {
         let found = find(site, &name).await?;
         Ok(found.filter(|price| self::differences(price, &amount, &site.config.currency, meter).is_empty()))
     };
@@ -78,7 +78,7 @@ fn request(site: &Site<'_>, meter: &str, product: &str, amount: &str) -> CreateP
 }
 
 /// The price that has the lookup key. There is at most one.
-async fn find(site: &Site<'_>, name: &str) -> Result<Option<Price>, Problem> {
+pub(in crate::billing) async fn find(site: &Site<'_>, name: &str) -> Result<Option<Price>, Problem> {
     let request = ListPrice::new().lookup_keys([name.to_owned()]).limit(1);
     Ok(site.stripe.read(&request).await?.data.into_iter().next())
 }

@@ -18,7 +18,7 @@ pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
             .id(&id)
             .unit_label("credit")
             .metadata(HashMap::from([(MARK.to_owned(), site.config.prefix.clone())]));
-        let made = site.make(&request, "", async || find(site, &id).await).await?;
+        let made = site.make(&request, "", || find(site, &id)).await?;
         is_ours(site, &made)?;
         return Ok(done(Verdict::Made, format!("{name:?}")));
     };
@@ -40,7 +40,7 @@ pub(super) async fn ensure(site: &Site<'_>) -> Result<Done, Problem> {
     Ok(done(Verdict::Changed, format!("{name:?}; {differences}")))
 }
 
-async fn find(site: &Site<'_>, id: &str) -> Result<Option<Product>, Problem> {
+pub(super) async fn find(site: &Site<'_>, id: &str) -> Result<Option<Product>, Problem> {
     match site.stripe.read(&RetrieveProduct::new(id)).await {
         Ok(product) => Ok(Some(product)),
         Err(error) if error.is_missing() => Ok(None),

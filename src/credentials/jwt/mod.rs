@@ -235,6 +235,7 @@ fn scopes(claim: Option<&Value>) -> Option<Scopes> {
         servers: or_all(servers, everything.servers),
         tools: or_all(tools, everything.tools),
         max_risk: risk.unwrap_or(everything.max_risk),
+        billing: false,
     };
     scopes.validate().is_ok().then_some(scopes)
 }

@@ -66,13 +66,15 @@ pub(crate) async fn upsert(tx: &mut Tx, tenant: TenantId, row: &Charge, fetched_
 /// # Errors
 /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
 pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Charge>>> {
-    on_reader!(db, |conn| sqlx::query_as(
+    on_reader!(db, |conn| {
+        sqlx::query_as(
         "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed, dispute_status,
                 created_at, tenant_id, fetched_at, revision
          from billing_charges where id = $1"
     )
     .bind(id)
-    .fetch_optional(conn))
+    .fetch_optional(conn)
+    })
 }
 
 /// The charges of a tenant, newest first; at most so many.
@@ -80,12 +82,14 @@ pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Charge>>> {
 /// # Errors
 /// As [`get`].
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Charge>>> {
-    on_reader!(db, |conn| sqlx::query_as(
+    on_reader!(db, |conn| {
+        sqlx::query_as(
         "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed, dispute_status,
                 created_at, tenant_id, fetched_at, revision
          from billing_charges where tenant_id = $1 order by created_at desc, id desc limit $2"
     )
     .bind(tenant)
     .bind(limit)
-    .fetch_all(conn))
+    .fetch_all(conn)
+    })
 }

@@ -153,3 +153,26 @@ pub(crate) async fn gone(tx: &mut Tx, id: &str, fetched_at: Timestamp) -> Result
     ))
     .map(|rows| rows > 0)
 }
+
+/// Since when the oldest invoice of a tenant is to be paid that somebody tried to collect in vain.
+pub(crate) async fn unpaid_since(tx: &mut Tx, tenant: TenantId) -> Result<Option<Timestamp>> {
+    in_tx!(tx, |conn| sqlx::query_scalar(
+        "select min(finalized_at) from billing_invoices
+         where tenant_id = $1 and status in ('open', 'uncollectible') and attempt_count > 0"
+    )
+    .bind(tenant)
+    .fetch_one(conn))
+}
+
+/// The tenants with such invoices, in order, after this one.
+pub(crate) async fn unpaid_tenants(db: &Db, after: Option<TenantId>, limit: i64) -> Result<Vec<TenantId>> {
+    on_reader!(db, |conn| sqlx::query_scalar(
+        "select distinct tenant_id from billing_invoices
+         where status in ('open', 'uncollectible') and attempt_count > 0 and tenant_id > $1
+         order by tenant_id
+         limit $2"
+    )
+    .bind(after.map(|after| after.to_string()).unwrap_or_default())
+    .bind(limit)
+    .fetch_all(conn))
+}

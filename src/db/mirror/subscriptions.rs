@@ -19,6 +19,10 @@ pub struct Subscription {
     pub status: String,
     /// The plan that its metadata names.
     pub plan: Option<String>,
+    /// The plan until `plan_from`, as its metadata says, where there is one.
+    pub plan_before: Option<String>,
+    /// From when on it is for `plan`, where it was for another one before.
+    pub plan_from: Option<Timestamp>,
     /// By which its periods are counted.
     pub billing_cycle_anchor: Timestamp,
     /// The earliest beginning of a period of its items.
@@ -49,6 +53,29 @@ pub struct Subscription {
     pub created_at: Timestamp,
 }
 
+impl Subscription {
+    /// Whether it goes on: somebody pays, or is to, or will.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.status.as_str(), "trialing" | "active" | "past_due" | "unpaid" | "paused")
+    }
+
+    /// Whether it ever began: its first payment did not fail.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.status.as_str(), "incomplete" | "incomplete_expired")
+    }
+
+    /// The plan that it is for at an instant.
+    #[must_use]
+    pub fn plan_at(&self, at: Timestamp) -> Option<&str> {
+        match (&self.plan_before, self.plan_from) {
+            (Some(before), Some(from)) if at < from => Some(before),
+            _ => self.plan.as_deref(),
+        }
+    }
+}
+
 /// Puts a subscription of a tenant in the place of what is known of it.
 pub(crate) async fn upsert(
     tx: &mut Tx,
@@ -61,14 +88,15 @@ pub(crate) async fn upsert(
             "insert into billing_subscriptions (id, tenant_id, customer, status, plan, billing_cycle_anchor,
                  current_period_start, current_period_end, trial_end, cancel_at, cancel_at_period_end,
                  canceled_at, ended_at, base_price, base_item, base_amount, metered_item, latest_invoice,
-                 created_at, fetched_at)
+                 created_at, fetched_at, plan_before, plan_from)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                     $20)
+                     $20, $21, $22)
              on conflict (id) do update set customer = $3, status = $4, plan = $5,
                  billing_cycle_anchor = $6, current_period_start = $7, current_period_end = $8,
                  trial_end = $9, cancel_at = $10, cancel_at_period_end = $11, canceled_at = $12,
                  ended_at = $13, base_price = $14, base_item = $15, base_amount = $16, metered_item = $17,
-                 latest_invoice = $18, fetched_at = $20, revision = billing_subscriptions.revision + 1"
+                 latest_invoice = $18, fetched_at = $20, plan_before = $21, plan_from = $22,
+                 revision = billing_subscriptions.revision + 1"
         )
         .bind(row.id.as_str())
         .bind(tenant)
@@ -90,6 +118,8 @@ pub(crate) async fn upsert(
         .bind(row.latest_invoice.as_deref())
         .bind(row.created_at)
         .bind(fetched_at)
+        .bind(row.plan_before.as_deref())
+        .bind(row.plan_from)
         .execute(conn)
     ))
     .map(|_| ())
@@ -100,14 +130,17 @@ pub(crate) async fn upsert(
 /// # Errors
 /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
 pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Subscription>>> {
-    on_reader!(db, |conn| sqlx::query_as(
+    on_reader!(db, |conn| {
+        sqlx::query_as(
         "select id, customer, status, plan, billing_cycle_anchor, current_period_start, current_period_end,
-                trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
-                base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
+               trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
+               base_amount, metered_item, latest_invoice, created_at, plan_before, plan_from, tenant_id, fetched_at,
+               revision
          from billing_subscriptions where id = $1"
     )
     .bind(id)
-    .fetch_optional(conn))
+    .fetch_optional(conn)
+    })
 }
 
 /// The subscriptions of a tenant, newest first; at most so many.
@@ -115,13 +148,46 @@ pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Subscription>>> {
 /// # Errors
 /// As [`get`].
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Subscription>>> {
-    on_reader!(db, |conn| sqlx::query_as(
+    on_reader!(db, |conn| {
+        sqlx::query_as(
         "select id, customer, status, plan, billing_cycle_anchor, current_period_start, current_period_end,
-                trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
-                base_amount, metered_item, latest_invoice, created_at, tenant_id, fetched_at, revision
+               trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
+               base_amount, metered_item, latest_invoice, created_at, plan_before, plan_from, tenant_id, fetched_at,
+               revision
+         from billing_subscriptions where tenant_id = $1 order by created_at desc, id desc limit $2"
+    )
+    .bind(tenant)
+    .bind(limit)
+    .fetch_all(conn)
+    })
+}
+
+/// The same, as a transaction sees them.
+pub(crate) async fn of_tenant_in(tx: &mut Tx, tenant: TenantId, limit: i64) -> Result<Vec<Subscription>> {
+    in_tx!(tx, |conn| sqlx::query_as(
+        "select id, customer, status, plan, billing_cycle_anchor, current_period_start, current_period_end,
+               trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, base_price, base_item,
+               base_amount, metered_item, latest_invoice, created_at, plan_before, plan_from
          from billing_subscriptions where tenant_id = $1 order by created_at desc, id desc limit $2"
     )
     .bind(tenant)
     .bind(limit)
     .fetch_all(conn))
+}
+
+/// Subscriptions that go on although their tenants are deleted, with those; at most so many.
+pub(crate) async fn of_nobody(db: &Db, limit: i64) -> Result<Vec<Mirrored<Subscription>>> {
+    on_reader!(db, |conn| {
+        sqlx::query_as(
+        "select s.id, s.customer, s.status, s.plan, s.billing_cycle_anchor, s.current_period_start,
+               s.current_period_end, s.trial_end, s.cancel_at, s.cancel_at_period_end, s.canceled_at, s.ended_at,
+               s.base_price, s.base_item, s.base_amount, s.metered_item, s.latest_invoice, s.created_at,
+               s.plan_before, s.plan_from, s.tenant_id, s.fetched_at, s.revision
+         from billing_subscriptions s join tenants t on t.id = s.tenant_id
+         where t.status = 'deleted' and s.status in ('trialing', 'active', 'past_due', 'unpaid', 'paused')
+         limit $1"
+    )
+    .bind(limit)
+    .fetch_all(conn)
+    })
 }

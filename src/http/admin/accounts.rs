@@ -12,7 +12,7 @@ use super::super::extract::{Json, Path, Query};
 use super::super::problem::Problem;
 use super::{PageBody, PageQuery};
 use crate::accounts::events::{Event, EventKind};
-use crate::accounts::{self, Overview, Period};
+use crate::accounts::{self, Access, Overview, Period};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::credits::Credits;
@@ -81,6 +81,10 @@ pub struct Body {
     plan: String,
     cycle: Option<Cycle>,
     spend_cap: Option<Credits>,
+    access: Access,
+    subscription: Option<String>,
+    next_plan: Option<PlanName>,
+    next_plan_at: Option<Timestamp>,
     period: Option<PeriodBody>,
     next_period: Option<PeriodBody>,
     left: Left,
@@ -95,7 +99,11 @@ impl Body {
             tenant_id,
             plan,
             cycle: account.as_ref().map(|account| account.cycle),
-            spend_cap: account.and_then(|account| account.spend_cap),
+            spend_cap: account.as_ref().and_then(|account| account.spend_cap),
+            access: account.as_ref().map_or(Access::Open, |account| account.access),
+            subscription: account.as_ref().and_then(|account| account.subscription.clone()),
+            next_plan_at: account.as_ref().and_then(|account| account.next_plan_at),
+            next_plan: account.and_then(|account| account.next_plan),
             period: standing.current.map(PeriodBody::from),
             next_period: standing.next.map(PeriodBody::from),
             left,

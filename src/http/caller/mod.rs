@@ -17,8 +17,10 @@ use super::client_ip::ClientIp;
 use super::problem::Problem;
 use crate::app::App;
 use crate::audit::Actor;
-use crate::caller::Caller;
+use crate::caller::{Caller, Credential};
 use crate::credentials::{CredentialRef, Place, Refused};
+use crate::id::TenantId;
+use crate::limits::Asked;
 use crate::mcp::error::{RpcError, code};
 use crate::mcp::transport::refusal;
 use crate::operator_keys;
@@ -165,6 +167,66 @@ pub(super) fn too_many(headers: &HeaderMap, seconds: u32) -> Response {
     let mut response = refusal(headers, &RpcError::new(code::LIMITED, 429, text));
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
+}
+
+/// Somebody who may buy for a tenant: the holder of an API key with the scope `billing`, in the header. Also where the tenant's
+/// account is suspended for an invoice: it is here that it is paid.
+pub struct Buyer {
+    /// For whom.
+    pub tenant: TenantId,
+    /// As whom.
+    pub actor: Actor,
+}
+
+impl FromRequestParts<Arc<App>> for Buyer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let started = tokio::time::Instant::now();
+        let found = match resolve(parts, app).await {
+            Ok(found) => found,
+            Err(NotIn { flooded: Some(seconds), .. }) => {
+                app.metrics.auth_refusals.inc(Refusal::LimitedIp);
+                return Err(Problem::too_many(seconds));
+            }
+            Err(NotIn { why, .. }) => {
+                tokio::time::sleep_until(started + app.credentials.failure_floor()).await;
+                return Err(not_in(app, &why));
+            }
+        };
+        let Credential::ApiKey(key) = found.caller.principal().credential else {
+            return Err(may_not("buying takes an API key, wk_..., with the scope billing"));
+        };
+        if !found.caller.scopes().billing {
+            return Err(may_not(
+                "this key may not buy; the operator makes one that may: `weir key create --billing`, or `\"billing\": true` in scopes",
+            ));
+        }
+        let asked = Asked::default();
+        app.limits.admit(&found.caller, asked).await.map_err(|limited| {
+            Problem::too_many(u32::try_from(limited.retry_after.as_secs()).unwrap_or(u32::MAX).max(1))
+        })?;
+        Ok(Self { tenant: found.caller.tenant(), actor: Actor::Customer(key) })
+    }
+}
+
+fn may_not(text: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", text)
+}
+
+fn not_in(app: &App, why: &Refused) -> Problem {
+    match why {
+        Refused::Invalid => {
+            app.metrics.auth_refusals.inc(Refusal::Refused);
+            let text = "no valid credential; send `Authorization: Bearer <API key>`";
+            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", text)
+        }
+        Refused::Suspended { .. } => {
+            app.metrics.auth_refusals.inc(Refusal::Suspended);
+            may_not("this tenant is suspended; ask the operator of this gateway to resume it")
+        }
+        Refused::Unavailable => Problem::unavailable("credentials cannot be checked now; try again"),
+    }
 }
 
 /// The operator behind an admin request.

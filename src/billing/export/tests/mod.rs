@@ -1,5 +1,6 @@
 //! Whatever the provider does, it counts in the end what the ledger says. Made-up schedules, the same at every run.
 
+mod edges;
 mod provider;
 mod rules;
 
@@ -12,7 +13,7 @@ use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::db::testing::{self, on_every_engine};
 use crate::db::{self, Db, Page};
-use crate::id::{ReplicaId, TenantId};
+use crate::id::{ExportId, ReplicaId, TenantId};
 use crate::{prices, tenants};
 use provider::{Dice, Provider};
 
@@ -255,6 +256,6 @@ async fn newest(db: &Db, tenant: TenantId, now: Timestamp) -> Export {
     let far = now.plus(400 * DAY);
     let open = db::exports::of_tenant(db, tenant, far, 100).await.expect("exports");
     let proven =
-        db::exports::proven(db, tenant, (Timestamp::from_micros(0), far), 100).await.expect("exports");
+        db::proofs::proven(db, tenant, (Timestamp::from_micros(0), far), 100).await.expect("exports");
     open.into_iter().chain(proven).max_by_key(|export| export.id).expect("an export")
 }

@@ -42,6 +42,10 @@ pub(super) struct State {
     lag: Duration,
     /// It does nothing wrong any more, and counts at once.
     pub(super) is_well: bool,
+    /// It counts so late always.
+    pub(super) always: Option<Duration>,
+    /// It accepts so many events that it will not count.
+    pub(super) loses: usize,
     down_until: Timestamp,
     known: HashMap<String, Timestamp>,
     events: Vec<(Event, Timestamp)>,
@@ -54,6 +58,8 @@ impl Provider {
             dice: Dice::new(seed),
             lag,
             is_well: false,
+            always: None,
+            loses: 0,
             down_until: Timestamp::from_micros(0),
             known: HashMap::new(),
             events: Vec::new(),
@@ -79,15 +85,21 @@ impl Provider {
 
 impl State {
     /// Takes an event: once per identifier, as long as it knows that, for exactly a day.
-    fn take(&mut self, event: &Event, is_counted: bool) {
+    pub(super) fn take(&mut self, event: &Event, is_counted: bool) {
         let now = self.clock.now();
         if self.known.get(&event.identifier).is_some_and(|first| now < first.plus(DAY)) {
             return;
         }
         self.known.insert(event.identifier.clone(), now);
-        if is_counted {
-            let late = if self.is_well { 0 } else { self.dice.below(self.lag.as_secs() + 1) };
-            self.events.push((event.clone(), now.plus(Duration::from_secs(late))));
+        if self.loses > 0 {
+            self.loses -= 1;
+        } else if is_counted {
+            let late = match self.always {
+                Some(always) => always,
+                None if self.is_well => Duration::ZERO,
+                None => Duration::from_secs(self.dice.below(self.lag.as_secs() + 1)),
+            };
+            self.events.push((event.clone(), now.plus(late)));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::slot::{AGAIN, Alarm, OLDEST, QUIET, Reading, Step};
 use super::*;
-use crate::id::{ExportId, PeriodId};
+use crate::id::PeriodId;
 
 const SCHEDULES: u64 = 1000;
 

@@ -1,0 +1,149 @@
+//! An account follows a subscription.
+
+use super::super::{Access, Wanted, follow};
+use super::*;
+use crate::audit::By;
+
+impl World {
+    async fn follow(&self, wanted: Wanted) -> bool {
+        let by = By { actor: Actor::Billing, at: self.now() };
+        let mut tx = self.db.begin().await.expect("a transaction");
+        let row = db::tenants::lock(&mut tx, self.tenant).await.expect("a row").expect("a tenant");
+        let account = db::accounts::lock_or_make(&mut tx, self.tenant, self.now()).await;
+        let mut account = account.expect("an account");
+        let done = Box::pin(follow(&mut tx, (&row, &mut account), by, &wanted, LEAD));
+        let changed = done.await.expect("followed");
+        if changed {
+            tx.commit().await.expect("committed");
+        }
+        changed
+    }
+
+    async fn account(&self) -> Account {
+        db::accounts::get(&self.db, self.tenant).await.expect("a row").expect("an account")
+    }
+
+    async fn plan(&self) -> String {
+        tenants::get(&self.db, self.tenant).await.expect("a tenant").plan
+    }
+}
+
+fn subscribed(plan: &str, anchor: Timestamp) -> Wanted {
+    Wanted {
+        plan: Some(name(plan)),
+        anchor: Some(anchor),
+        is_paid: true,
+        next: Some(None),
+        access: Some(Access::Open),
+        subscription: Some(Some("sub_1".to_owned())),
+    }
+}
+
+#[tokio::test]
+async fn who_pays_for_a_month_has_all_of_it_and_its_months_are_those_of_the_invoices() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        world.on("free").await;
+        let free = world.current().await;
+        // Paid a moment ago; Stripe counts whole seconds.
+        let anchor = at("2026-11-11T12:00:00Z");
+        world.clock.advance(Duration::from_millis(2_345));
+        assert!(world.follow(subscribed("pro", anchor)).await);
+        assert!(!world.follow(subscribed("pro", anchor)).await, "it is so already");
+        world.clock.advance(LEAD);
+        let period = world.current().await;
+        assert_eq!((period.plan.as_str(), period.ends_at), ("pro", at("2026-12-11T12:00:00Z")));
+        assert_eq!(world.included(&period).await.granted, credits("300"));
+        let before = world.periods().await.remove(0);
+        assert_eq!((before.id, before.ends_at), (free.id, period.starts_at), "without a gap");
+        assert_eq!(world.plan().await, "pro");
+        world.clock.advance(31 * DAY);
+        let next = world.current().await;
+        assert_eq!((next.starts_at, next.ends_at), (period.ends_at, at("2027-01-11T12:00:00Z")));
+        assert_eq!(world.included(&next).await.granted, credits("300"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_on_no_plan_with_prices_begins_at_once() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        assert!(world.follow(subscribed("pro", world.now())).await);
+        let period = world.current().await;
+        assert_eq!((period.starts_at, period.ends_at), (world.now(), at("2026-12-11T12:00:00Z")));
+        assert_eq!(world.included(&period).await.granted, credits("300"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trial_is_a_part_of_a_month_and_the_first_whole_one_follows() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        world.on("free").await;
+        let end = world.now().plus(14 * DAY);
+        let trial = Wanted { is_paid: false, access: Some(Access::Trial), ..subscribed("pro", end) };
+        assert!(world.follow(trial).await);
+        world.clock.advance(LEAD);
+        let period = world.current().await;
+        assert_eq!((period.plan.as_str(), period.ends_at), ("pro", end));
+        let share = world.included(&period).await.granted;
+        assert!(share > credits("130") && share < credits("150"), "{share}");
+        world.clock.advance(14 * DAY);
+        assert_eq!(world.account().await.access, Access::Trial);
+        let first = world.current().await;
+        assert_eq!((first.starts_at, first.ends_at), (end, at("2026-12-25T12:00:00Z")));
+        assert_eq!(world.included(&first).await.granted, credits("300"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plan_that_follows_begins_where_the_last_period_ended_whoever_looks_first() {
+    on_every_engine(async |db| {
+        for keeps in [false, true] {
+            let world = World::new(&db).await;
+            assert!(world.follow(subscribed("pro", world.now())).await);
+            let end = world.current().await.ends_at;
+            let cancelled = Wanted {
+                next: Some(Some((name("free"), end))),
+                is_paid: false,
+                ..subscribed("pro", world.now())
+            };
+            assert!(world.follow(cancelled.clone()).await);
+            assert!(!world.follow(cancelled).await);
+            world.clock.advance(29 * DAY);
+            assert_eq!((world.current().await.plan, world.plan().await), (name("pro"), "pro".to_owned()));
+            // Three months and a day in which nobody came.
+            world.clock.advance(92 * DAY);
+            if keeps {
+                Box::pin(keep(&world.db, &world.clock)).await.expect("kept");
+            }
+            let current = world.current().await;
+            assert_eq!((current.plan, world.plan().await), (name("free"), "free".to_owned()));
+            let periods = world.periods().await;
+            assert!(periods.windows(2).all(|pair| pair[0].ends_at == pair[1].starts_at));
+            let plans: Vec<_> = periods.iter().map(|period| period.plan.as_str()).collect();
+            assert_eq!(plans, ["pro", "free", "free", "free", "free"]);
+            assert_eq!(world.account().await.next_plan, None);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn there_is_nothing_to_follow_to() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        let by = By { actor: Actor::Billing, at: world.now() };
+        let mut tx = db.begin().await.expect("a transaction");
+        let row = db::tenants::lock(&mut tx, world.tenant).await.expect("a row").expect("a tenant");
+        let mut account =
+            db::accounts::lock_or_make(&mut tx, world.tenant, world.now()).await.expect("an account");
+        let gone = subscribed("gone", world.now());
+        let refused = Box::pin(follow(&mut tx, (&row, &mut account), by, &gone, LEAD)).await;
+        assert!(matches!(refused, Err(Error::Invalid(_))));
+    })
+    .await;
+}

@@ -1,0 +1,240 @@
+//! What an account is to be, by its subscription and its invoices. Pure.
+
+use std::time::Duration;
+
+use crate::accounts::{Access, Wanted};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::db::mirror::subscriptions::Subscription;
+use crate::error::{Error, Result};
+use crate::plans::PlanName;
+
+/// What unpaid invoices and ended subscriptions mean.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    /// The plan after a subscription.
+    pub(super) after: PlanName,
+    /// So long after an invoice was to be paid nothing happens.
+    pub(super) grace: Duration,
+    /// And so long after that nothing more may be owed; then nothing is sold.
+    pub(super) restricted: Duration,
+}
+
+impl Policy {
+    pub(super) fn new(config: &config::Billing) -> Result<Self> {
+        let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
+        Ok(Self {
+            after: config.after_plan.parse()?,
+            grace: days(config.grace_days),
+            restricted: days(config.restricted_days),
+        })
+    }
+
+    /// What may still be done where an invoice is unpaid since then.
+    fn access(&self, unpaid: Option<Timestamp>, now: Timestamp) -> Access {
+        let Some(since) = unpaid else { return Access::Open };
+        let restricted = since.plus(self.grace);
+        if now < restricted {
+            Access::Grace
+        } else if now < restricted.plus(self.restricted) {
+            Access::Restricted
+        } else {
+            Access::Suspended
+        }
+    }
+}
+
+/// What follows from a tenant's subscriptions, newest first, from the one that its account follows now, and from the time at which
+/// the oldest of its unpaid invoices was to be paid.
+pub(super) fn decide(
+    subscriptions: &[Subscription],
+    (followed, unpaid): (Option<&str>, Option<Timestamp>),
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Wanted> {
+    let access = policy.access(unpaid, now);
+    let open: Vec<_> = subscriptions.iter().filter(|it| it.is_open()).collect();
+    if open.len() > 1 {
+        let ids: Vec<_> = open.iter().map(|it| it.id.as_str()).collect();
+        tracing::error!(
+            ?ids,
+            "a tenant has several subscriptions, and pays for each; cancel all but one at Stripe"
+        );
+    }
+    // The one that is followed stays so, as long as it is there.
+    let chosen = open.iter().find(|it| Some(it.id.as_str()) == followed).or_else(|| open.first());
+    let Some(subscription) = chosen else {
+        let ended = followed.is_some();
+        return Ok(Wanted {
+            plan: ended.then(|| policy.after.clone()),
+            next: ended.then_some(None),
+            subscription: ended.then_some(None),
+            access: Some(access),
+            ..Wanted::default()
+        });
+    };
+    let plan = |name: Option<&str>| -> Result<PlanName> {
+        let name = name.ok_or_else(|| {
+            Error::Invalid(format!("{}: its metadata names no plan; set `plan` there", subscription.id))
+        })?;
+        name.parse()
+    };
+    Ok(Wanted {
+        plan: Some(plan(subscription.plan_at(now))?),
+        anchor: Some(subscription.billing_cycle_anchor),
+        is_paid: subscription.status == "active" && subscription.base_amount.is_some_and(|amount| amount > 0),
+        next: Some(next(subscription, policy, now, plan)?),
+        access: Some(match subscription.status.as_str() {
+            "trialing" => Access::Trial.max_with(access),
+            "paused" => Access::Restricted.max_with(access),
+            "unpaid" => Access::Suspended,
+            _ => access,
+        }),
+        subscription: Some(Some(subscription.id.clone())),
+    })
+}
+
+/// The plan that follows: that of the subscription, where that is to change, or the one after it, where it ends.
+fn next(
+    subscription: &Subscription,
+    policy: &Policy,
+    now: Timestamp,
+    plan: impl Fn(Option<&str>) -> Result<PlanName>,
+) -> Result<Option<(PlanName, Timestamp)>> {
+    let period_end = subscription.current_period_end.filter(|_| subscription.cancel_at_period_end);
+    if let Some(end) = subscription.cancel_at.or(period_end) {
+        return Ok(Some((policy.after.clone(), end)));
+    }
+    let from = subscription.plan_from.filter(|from| *from > now);
+    from.map(|from| Ok((plan(subscription.plan.as_deref())?, from))).transpose()
+}
+
+impl Access {
+    /// The one of the two under which less can be done.
+    fn max_with(self, other: Self) -> Self {
+        let rank = |access: Self| match access {
+            Self::Open => 0,
+            Self::Grace => 1,
+            Self::Trial => 2,
+            Self::Restricted => 3,
+            Self::Suspended => 4,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    fn at(day: u64) -> Timestamp {
+        Timestamp::from_micros(0).plus(Duration::from_secs(day * DAY))
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            after: "default".parse().expect("a name"),
+            grace: Duration::from_secs(3 * DAY),
+            restricted: Duration::from_secs(11 * DAY),
+        }
+    }
+
+    fn subscription(id: &str, status: &str) -> Subscription {
+        Subscription {
+            id: id.to_owned(),
+            customer: "cus_1".to_owned(),
+            status: status.to_owned(),
+            plan: Some("pro".to_owned()),
+            plan_before: None,
+            plan_from: None,
+            billing_cycle_anchor: at(10),
+            current_period_start: Some(at(10)),
+            current_period_end: Some(at(40)),
+            trial_end: None,
+            cancel_at: None,
+            cancel_at_period_end: false,
+            canceled_at: None,
+            ended_at: None,
+            base_price: None,
+            base_item: None,
+            base_amount: Some(1900),
+            metered_item: None,
+            latest_invoice: None,
+            created_at: at(10),
+        }
+    }
+
+    fn decided(all: &[Subscription], followed: Option<&str>, unpaid: Option<u64>, now: u64) -> Wanted {
+        decide(all, (followed, unpaid.map(at)), &policy(), at(now)).expect("a decision")
+    }
+
+    #[test]
+    fn an_unpaid_invoice_means_more_the_longer_it_is_unpaid() {
+        let all = [subscription("sub_1", "past_due")];
+        for (now, access) in [
+            (20, Access::Grace),
+            (22, Access::Grace),
+            (23, Access::Restricted),
+            (33, Access::Restricted),
+            (34, Access::Suspended),
+            (400, Access::Suspended),
+        ] {
+            assert_eq!(decided(&all, None, Some(20), now).access, Some(access), "day {now}");
+        }
+        assert_eq!(decided(&all, None, None, 30).access, Some(Access::Open), "paid");
+        let unpaid = [subscription("sub_1", "unpaid")];
+        assert_eq!(decided(&unpaid, None, None, 30).access, Some(Access::Suspended));
+        let trial = [subscription("sub_1", "trialing")];
+        assert_eq!(decided(&trial, None, None, 12).access, Some(Access::Trial));
+        assert_eq!(decided(&trial, None, Some(1), 40).access, Some(Access::Suspended));
+        assert_eq!(decided(&[], None, Some(20), 24).access, Some(Access::Restricted), "without any");
+    }
+
+    #[test]
+    fn a_subscription_that_never_began_means_nothing() {
+        for status in ["incomplete", "incomplete_expired"] {
+            let wanted = decided(&[subscription("sub_1", status)], None, None, 12);
+            assert_eq!(wanted, Wanted { access: Some(Access::Open), ..Wanted::default() }, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_followed_stays_and_its_end_is_the_end() {
+        let two = [subscription("sub_2", "active"), subscription("sub_1", "active")];
+        assert_eq!(decided(&two, Some("sub_1"), None, 12).subscription, Some(Some("sub_1".to_owned())));
+        assert_eq!(decided(&two, None, None, 12).subscription, Some(Some("sub_2".to_owned())));
+        let gone = [subscription("sub_1", "canceled")];
+        let wanted = decided(&gone, Some("sub_1"), None, 12);
+        assert_eq!(
+            (wanted.plan.map(String::from), wanted.subscription),
+            (Some("default".to_owned()), Some(None))
+        );
+        let long_gone = decided(&gone, None, None, 12);
+        assert_eq!((long_gone.plan, long_gone.subscription), (None, None), "somebody else decides now");
+    }
+
+    #[test]
+    fn a_change_waits_for_its_time() {
+        let mut changing = subscription("sub_1", "active");
+        (changing.plan, changing.plan_before) = (Some("small".to_owned()), Some("pro".to_owned()));
+        changing.plan_from = Some(at(40));
+        let before = decided(std::slice::from_ref(&changing), None, None, 39);
+        assert_eq!(before.plan.map(String::from).as_deref(), Some("pro"));
+        assert_eq!(before.next, Some(Some(("small".parse().expect("a name"), at(40)))));
+        let after = decided(std::slice::from_ref(&changing), None, None, 40);
+        assert_eq!((after.plan.map(String::from).as_deref(), after.next), (Some("small"), Some(None)));
+        changing.cancel_at_period_end = true;
+        let ending = decided(&[changing], None, None, 39);
+        assert_eq!(ending.next, Some(Some(("default".parse().expect("a name"), at(40)))));
+    }
+
+    #[test]
+    fn without_a_plan_somebody_has_to_look() {
+        let mut odd = subscription("sub_1", "active");
+        odd.plan = None;
+        let refused = decide(&[odd], (None, None), &policy(), at(12));
+        assert!(matches!(refused, Err(Error::Invalid(text)) if text.contains("sub_1")));
+    }
+}

@@ -1,0 +1,167 @@
+//! What follows from what Stripe says: a tenant's plan and months from its subscription, what it may still do from its unpaid
+//! invoices, credits from what it paid for. Everything is a function of the mirror as it is now, read under the account's lock:
+//! events in any order, and twice, come to the same.
+
+mod decide;
+mod invoices;
+
+use std::time::Duration;
+
+use decide::{Policy, decide};
+
+use super::export::SINCE;
+use super::mirror::{Customer, Fetched};
+use crate::accounts;
+use crate::accounts::grants::{self, GrantKind, NewGrant};
+use crate::audit::{Actor, By};
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::db::mirror::checkouts::Checkout;
+use crate::db::mirror::{self, invoices as mirrored, subscriptions};
+use crate::db::{self, Db};
+use crate::error::{Result, bearable};
+use crate::id::TenantId;
+use crate::telemetry::billing::Billing as Metrics;
+
+/// Subscriptions of a tenant that are looked at, newest first.
+const MOST: i64 = 100;
+/// Tenants that are asked for at once.
+const BATCH: i64 = 200;
+
+/// Makes of what Stripe says what it means here.
+#[derive(Clone)]
+pub struct Follower {
+    /// The ledger, and the mirror.
+    pub db: Db,
+    /// The time.
+    pub clock: Clock,
+    /// `[billing]`.
+    pub config: config::Billing,
+    /// How long before other prices hold everybody must have heard of them.
+    pub lead: Duration,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl Follower {
+    /// What follows from an object's being so, after the mirror has it and before the events about it are done: where this fails,
+    /// all of it comes again, so it does no harm twice. Another process may have asked later meanwhile: what matters is
+    /// read from the mirror, under the lock under which it is acted on.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being done; the events are tried again.
+    pub async fn follow(&self, tenant: TenantId, fetched: &Fetched, at: Timestamp) -> Result<()> {
+        match fetched {
+            Fetched::Subscription(_) => Box::pin(self.tenant(tenant)).await.map(drop),
+            Fetched::Invoice(invoice) => {
+                self.invoice(tenant, invoice).await?;
+                Box::pin(self.tenant(tenant)).await.map(drop)
+            }
+            Fetched::Checkout(checkout) => self.checkout(tenant, checkout).await,
+            Fetched::Charge(charge) => {
+                if charge.disputed {
+                    tracing::warn!(%tenant, charge = charge.id, "a charge is or was disputed; Stripe's dashboard has the evidence that it asks for");
+                }
+                Ok(())
+            }
+            Fetched::Customer(Customer { id, deleted }) => {
+                if *deleted && mirror::customer_deleted(&self.db, id, at).await? {
+                    // What was told of it cannot be billed any more, and telling it again of another customer might bill it
+                    // twice: no new customer is made unasked.
+                    tracing::error!(
+                        %tenant,
+                        customer = id,
+                        "a customer was deleted at Stripe: what its tenant owes can no longer be billed; somebody has to look"
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a tenant's account what its subscription and its invoices say. Says whether anything changed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::error::Error::Invalid) where the subscription's plan is none; `Internal`, `Database`, `Away`.
+    pub async fn tenant(&self, tenant: TenantId) -> Result<bool> {
+        let policy = Policy::new(&self.config)?;
+        let mut tx = self.db.begin().await?;
+        let Some(row) = db::tenants::lock(&mut tx, tenant).await? else { return Ok(false) };
+        let mut account = db::accounts::lock_or_make(&mut tx, tenant, self.clock.now()).await?;
+        // After everything that may have to be waited for.
+        let by = By { actor: Actor::Billing, at: self.clock.now() };
+        let known = subscriptions::of_tenant_in(&mut tx, tenant, MOST).await?;
+        let unpaid = mirrored::unpaid_since(&mut tx, tenant).await?;
+        let followed = account.subscription.as_deref();
+        let wanted = decide(&known, (followed, unpaid), &policy, by.at)?;
+        let changed =
+            Box::pin(accounts::follow(&mut tx, (&row, &mut account), by, &wanted, self.lead)).await?;
+        if changed {
+            tx.commit().await?;
+        }
+        Ok(changed)
+    }
+
+    /// Gives a tenant the credits that a checkout was for, once, when it is paid.
+    ///
+    /// # Errors
+    /// `Conflict` where the grant is there and is another one; `NotFound`, `Database`, `Away`.
+    pub async fn checkout(&self, tenant: TenantId, checkout: &Checkout) -> Result<()> {
+        let Some(id) = checkout.topup.as_ref().and_then(|id| id.parse().ok()) else { return Ok(()) };
+        if checkout.mode != "payment" || checkout.payment_status != "paid" {
+            return Ok(());
+        }
+        let mut tx = self.db.begin_reading().await?;
+        let top_up = db::top_ups::get_in(&mut tx, tenant, id).await?;
+        tx.commit().await?;
+        let Some(top_up) = top_up else {
+            tracing::error!(%tenant, checkout = checkout.id, "a checkout is paid, and Weir never offered what it is for");
+            return Ok(());
+        };
+        let is_paid = checkout.currency.as_deref() == Some(top_up.currency.as_str())
+            && checkout.amount_total.is_some_and(|total| total >= top_up.amount);
+        if !is_paid {
+            tracing::error!(%tenant, checkout = checkout.id, %id, "less was paid than the credits cost: they are not granted");
+            return Ok(());
+        }
+        let new = NewGrant {
+            kind: GrantKind::Prepaid,
+            credits: top_up.credits,
+            source: Some(format!("top_up:{id}")),
+            note: format!("paid by {}", checkout.id),
+            expires_at: None,
+        };
+        grants::add(&self.db, &self.clock, Actor::Billing, tenant, new).await.map(drop)
+    }
+
+    /// Looks again at every tenant with an unpaid invoice: what that means depends on the time.
+    ///
+    /// # Errors
+    /// `Database`, `Away`.
+    pub async fn unpaid(&self) -> Result<()> {
+        let mut after = None;
+        loop {
+            let tenants = mirrored::unpaid_tenants(&self.db, after, BATCH).await?;
+            let Some(last) = tenants.last() else { return Ok(()) };
+            after = Some(*last);
+            for tenant in tenants {
+                let done = Box::pin(self.tenant(tenant)).await;
+                bearable(done, tenant, "its account cannot follow its invoices")?;
+            }
+        }
+    }
+
+    /// Tells metrics how invoices compare that were looked at within the time that anything is still compared.
+    ///
+    /// # Errors
+    /// `Database`, `Away`.
+    pub async fn measure(&self) -> Result<()> {
+        let since = self.clock.now().minus(SINCE);
+        let counted = db::invoice_proofs::verdicts(&self.db, since).await?;
+        for verdict in db::proofs::Verdict::ALL {
+            let count = counted.iter().find(|(known, _)| known == verdict).map_or(0, |(_, count)| *count);
+            self.metrics.invoices.with_label_values(&[verdict.as_str()]).set(count);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! What the invoice of the running month would say: what was used as the ledger has it, exactly; base fee, credits of the customer and
+//! tax as Stripe reckons them. <https://docs.stripe.com/api/invoices/create_preview>
+
+use miniserde::Deserialize;
+use serde::Serialize;
+use stripe_billing::invoice::CreatePreviewInvoice;
+use stripe_client::StripeRequest;
+
+use super::super::stripe::Key;
+use super::{Shop, trouble};
+use crate::clock::Timestamp;
+use crate::config::amount_of;
+use crate::credits::Credits;
+use crate::db;
+use crate::error::{Error, Result};
+use crate::id::TenantId;
+use crate::ledger;
+
+/// A line that Stripe has. Amounts are in the smallest unit of the currency.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// In Stripe's words.
+    pub description: String,
+    /// What it comes to.
+    pub amount: i64,
+}
+
+/// What would be billed if the month ended now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Preview {
+    /// Three lower-case letters.
+    pub currency: String,
+    /// When the invoice will be made.
+    pub at: Option<Timestamp>,
+    /// Everything but what was used: the base fee, changes of the plan, and so on.
+    pub lines: Vec<Line>,
+    /// Credits that are owed in the running period: all calls that were charged until now.
+    pub used: Credits,
+    /// Those of them that Stripe has counted already; the others are on their way.
+    pub counted: Credits,
+    /// Those that are on their way.
+    pub in_flight: Credits,
+    /// What those that are owed come to.
+    pub used_amount: i64,
+    /// Tax, on the lines and on what Stripe has counted.
+    pub tax: i64,
+    /// Everything together, what is on its way at its price without tax. Never below 0.
+    pub total: i64,
+}
+
+#[derive(Deserialize)]
+struct Invoice {
+    currency: String,
+    total: i64,
+    total_taxes: Option<Vec<Tax>>,
+    lines: Lines,
+}
+
+#[derive(Deserialize)]
+struct Tax {
+    amount: i64,
+}
+
+#[derive(Deserialize)]
+struct Lines {
+    data: Vec<InvoiceLine>,
+}
+
+#[derive(Deserialize)]
+struct InvoiceLine {
+    amount: i64,
+    description: Option<String>,
+    pricing: Option<Pricing>,
+}
+
+#[derive(Deserialize)]
+struct Pricing {
+    price_details: Option<PriceDetails>,
+}
+
+#[derive(Deserialize)]
+struct PriceDetails {
+    product: Option<String>,
+}
+
+impl InvoiceLine {
+    fn is_of(&self, product: &str) -> bool {
+        let details = self.pricing.as_ref().and_then(|pricing| pricing.price_details.as_ref());
+        details.and_then(|details| details.product.as_deref()) == Some(product)
+    }
+}
+
+impl Shop {
+    /// What would be billed to a tenant if its month ended now.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] without a subscription, [`Error::Away`] where Stripe does not answer, [`Error::Internal`],
+    /// [`Error::Database`].
+    pub async fn preview(&self, tenant: TenantId) -> Result<Preview> {
+        let subscription = self.subscribed(tenant).await?;
+        let (_, used) = ledger::left_and_owed(&self.db, tenant, self.clock.now()).await?;
+        let counted = db::proofs::counted_now(&self.db, tenant, self.clock.now()).await?;
+        let request = CreatePreviewInvoice::new()
+            .customer(subscription.customer.as_str())
+            .subscription(subscription.id.as_str());
+        let invoice = self.stripe.send_raw::<Invoice>(request.build(), Key::Fresh).await;
+        let invoice = invoice.map_err(|error| trouble("the invoice cannot be foreseen", &error))?;
+        let product = self.config.credits_name();
+        let (metered, others): (Vec<_>, Vec<_>) =
+            invoice.lines.data.into_iter().partition(|line| line.is_of(&product));
+        let billed: i64 = metered.iter().map(|line| line.amount).sum();
+        // A sum below nothing is billed as nothing.
+        let owed = used.max(Credits::ZERO);
+        let used_amount = amount_of(owed, &self.config.credit_price)
+            .ok_or_else(|| Error::Internal("what was used comes to more than there is".to_owned()))?;
+        let lines = others
+            .into_iter()
+            .map(|line| Line { description: line.description.unwrap_or_default(), amount: line.amount });
+        Ok(Preview {
+            currency: invoice.currency,
+            at: subscription.current_period_end,
+            lines: lines.collect(),
+            used,
+            counted,
+            in_flight: used - counted,
+            used_amount,
+            tax: invoice.total_taxes.iter().flatten().map(|tax| tax.amount).sum(),
+            total: (invoice.total - billed + used_amount).max(0),
+        })
+    }
+}
