@@ -3,7 +3,7 @@
 pub mod peers;
 mod prices;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -159,8 +159,7 @@ impl App {
         let sealer = Arc::new(Sealer::new(&settings::deployment_secret(&db).await?)?);
         db.count(metrics.metering.statements.clone());
         db.breaker().tell(metrics.database_up.clone(), metrics.database_refused.clone());
-        let kept = (config.auth.cache_ttl.get(), config.auth.stale.get());
-        let prices = Arc::new(Book::new(db.clone(), clock.clone(), kept));
+        let prices = book(&config, &db, &clock);
         let last_tasks = Tasks::new();
         let peers = peers::join(&config.redis, &metrics, &last_tasks).await?;
         let shared = peers.as_ref().map(limits::Shared::with);
@@ -181,8 +180,7 @@ impl App {
                 })
             }),
         });
-        let registry: Arc<OnceLock<std::sync::Weak<Registry>>> = Arc::default();
-        let core = builtin::Core { db: db.clone(), usage: usage.clone(), clock: clock.clone(), registry };
+        let core = builtin::Core::new(&db, &usage, &clock);
         let registry = with_builtin(providers, &core, &config.tools, &bus)?;
         let foundation = Foundation {
             clock: clock.clone(),
@@ -335,6 +333,12 @@ impl App {
     pub fn hands_over(&self) -> bool {
         self.has_peers() && self.tasks.stopping().is_cancelled()
     }
+}
+
+/// Prices are known for as long as credentials are.
+fn book(config: &Config, db: &Db, clock: &Clock) -> Arc<Book> {
+    let kept = (config.auth.cache_ttl.get(), config.auth.stale.get());
+    Arc::new(Book::new(db.clone(), clock.clone(), kept))
 }
 
 /// Weir's own hooks, and these.

@@ -34,6 +34,14 @@ pub struct Core {
     pub registry: Arc<OnceLock<Weak<Registry>>>,
 }
 
+impl Core {
+    /// With these; what there is to call is not known yet.
+    #[must_use]
+    pub fn new(db: &Db, usage: &Usage, clock: &Clock) -> Self {
+        Self { db: db.clone(), usage: usage.clone(), clock: clock.clone(), registry: Arc::default() }
+    }
+}
+
 /// The pack.
 ///
 /// # Errors
