@@ -58,7 +58,7 @@ impl Keeper {
     /// One round. A tenant's work that fails for a reason of its own is logged, and does not keep others waiting.
     ///
     /// # Errors
-    /// [`Error::Database`], [`Error::Away`].
+    /// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
     pub async fn round(&mut self, db: &Db, clock: &Clock) -> Result<Kept> {
         let now = clock.now();
         let mut kept = Kept::default();

@@ -140,6 +140,8 @@ async fn what_events_tell_is_of_the_types() {
     let invoice = invoice["id"].as_str().expect("an id");
     let expanded = shop.get(&format!("invoices/{invoice}?expand[]=payments&expand[]=customer")).await;
     assert!(fits(&expanded) && expanded["payments"]["data"][0]["status"] == "paid", "{expanded}");
+    let lines = shop.site.send(&format!("GET /v1/invoices/{invoice}/lines"), "").await;
+    assert!(!lines.read::<stripe_types::List<stripe_shared::InvoiceLineItem>>().data.is_empty());
     let note = format!("invoice={invoice}&amount=100&refund_amount=60&credit_amount=40");
     assert_eq!(shop.site.send("POST /v1/credit_notes", &note).await.status, 200);
     let form = format!(
@@ -151,6 +153,12 @@ async fn what_events_tell_is_of_the_types() {
     let session = shop.site.send("POST /v1/checkout/sessions", &form).await;
     assert!(standin.complete_checkout(session.id(), "chargeDeclined").is_err());
     standin.complete_checkout(session.id(), "visa").expect("paid");
+    let path = format!(
+        "checkout/sessions/{}?expand[]=line_items&expand[]=payment_intent.latest_charge",
+        session.id()
+    );
+    let done = shop.get(&path).await;
+    assert!(fits(&done) && done["payment_intent"]["latest_charge"]["amount"] == 700, "{done}");
     let over = shop.site.send("POST /v1/checkout/sessions", &form).await;
     let charge = shop.get("charges?limit=1").await["data"][0]["id"].as_str().expect("an id").to_owned();
     let dispute = standin.dispute(&charge, None, "fraudulent").expect("a dispute");

@@ -17,6 +17,7 @@ import urllib.request
 import stripe
 from standin import KEY, PATIENCE, client, control, fault, running
 
+import books
 import money
 from told import refused
 
@@ -318,7 +319,7 @@ def main():
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     webhooks_to = f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe"
     chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
-    chapters += money.CHAPTERS
+    chapters += money.CHAPTERS + books.CHAPTERS
     with running(weir, "--webhook-url", webhooks_to, "--webhook-secret", SECRET) as base:
         for chapter in chapters:
             chapter(client(base, KEY), base)
