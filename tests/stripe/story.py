@@ -11,7 +11,9 @@ import urllib.request
 
 import stripe
 
+import books
 import money
+import pages as browsed
 from told import PATIENCE, control, fault, refused
 
 KEY = "sk_test_weir_standin"
@@ -276,7 +278,7 @@ def main():
     process, base = start(weir, f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe")
     try:
         chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
-        chapters += money.CHAPTERS
+        chapters += money.CHAPTERS + browsed.CHAPTERS + books.CHAPTERS
         for chapter in chapters:
             chapter(client(base, KEY), base)
             print(f"{chapter.__name__}: ok", flush=True)
