@@ -124,10 +124,33 @@ fn fits(object: &Value) -> bool {
     }
 }
 
+/// Buys something, disputes that, and opens a session in which nobody buys anything: its id.
+async fn buy_and_dispute(shop: &Shop) -> String {
+    let standin = &shop.site.standin;
+    let form = format!(
+        "mode=payment&customer={}&success_url=http://localhost/&line_items[0][quantity]=1\
+         &line_items[0][price_data][currency]=usd&line_items[0][price_data][unit_amount]=700\
+         &line_items[0][price_data][product_data][name]=Credits&invoice_creation[enabled]=true",
+        shop.customer
+    );
+    let session = shop.site.send("POST /v1/checkout/sessions", &form).await;
+    assert!(standin.complete_checkout(session.id(), "chargeDeclined").is_err());
+    standin.complete_checkout(session.id(), "visa").expect("paid");
+    let path = format!(
+        "checkout/sessions/{}?expand[]=line_items&expand[]=payment_intent.latest_charge",
+        session.id()
+    );
+    let done = shop.get(&path).await;
+    assert!(fits(&done) && done["payment_intent"]["latest_charge"]["amount"] == 700, "{done}");
+    let charge = shop.get("charges?limit=1").await["data"][0]["id"].as_str().expect("an id").to_owned();
+    let dispute = standin.dispute(&charge, None, "fraudulent").expect("a dispute");
+    standin.close_dispute(dispute["id"].as_str().expect("an id"), true).expect("closed");
+    shop.site.send("POST /v1/checkout/sessions", &form).await.id().to_owned()
+}
+
 #[tokio::test]
 async fn what_events_tell_is_of_the_types() {
     let shop = Shop::open("2027-01-01T00:00:00Z").await;
-    let standin = &shop.site.standin;
     let mut kinds = BTreeSet::new();
     let made = shop.subscribe("&trial_period_days=10").await;
     let item = made["items"]["data"][0]["id"].as_str().expect("an id");
@@ -144,25 +167,7 @@ async fn what_events_tell_is_of_the_types() {
     assert!(!lines.read::<stripe_types::List<stripe_shared::InvoiceLineItem>>().data.is_empty());
     let note = format!("invoice={invoice}&amount=100&refund_amount=60&credit_amount=40");
     assert_eq!(shop.site.send("POST /v1/credit_notes", &note).await.status, 200);
-    let form = format!(
-        "mode=payment&customer={}&success_url=http://localhost/&line_items[0][quantity]=1\
-         &line_items[0][price_data][currency]=usd&line_items[0][price_data][unit_amount]=700\
-         &line_items[0][price_data][product_data][name]=Credits&invoice_creation[enabled]=true",
-        shop.customer
-    );
-    let session = shop.site.send("POST /v1/checkout/sessions", &form).await;
-    assert!(standin.complete_checkout(session.id(), "chargeDeclined").is_err());
-    standin.complete_checkout(session.id(), "visa").expect("paid");
-    let path = format!(
-        "checkout/sessions/{}?expand[]=line_items&expand[]=payment_intent.latest_charge",
-        session.id()
-    );
-    let done = shop.get(&path).await;
-    assert!(fits(&done) && done["payment_intent"]["latest_charge"]["amount"] == 700, "{done}");
-    let over = shop.site.send("POST /v1/checkout/sessions", &form).await;
-    let charge = shop.get("charges?limit=1").await["data"][0]["id"].as_str().expect("an id").to_owned();
-    let dispute = standin.dispute(&charge, None, "fraudulent").expect("a dispute");
-    standin.close_dispute(dispute["id"].as_str().expect("an id"), true).expect("closed");
+    let over = buy_and_dispute(&shop).await;
     shop.card("chargeCustomerFail");
     shop.hear(&mut kinds).await;
     shop.to(end_of(&changed.body) + 3600);
@@ -173,7 +178,7 @@ async fn what_events_tell_is_of_the_types() {
         shop.site.send(&format!("DELETE /v1/subscriptions/{id}"), "").await.body["status"],
         "canceled"
     );
-    assert_eq!(shop.get(&format!("checkout/sessions/{}", over.id())).await["status"], "expired");
+    assert_eq!(shop.get(&format!("checkout/sessions/{over}")).await["status"], "expired");
 
     let preview = shop.subscribe("&trial_period_days=10").await;
     let form = format!("subscription={}", preview["id"].as_str().expect("an id"));

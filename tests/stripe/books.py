@@ -1,4 +1,4 @@
-"""The third part of the story: customers who do whatever they please, in an order that a seed draws, and books that balance
+"""The last part of the story: customers who do whatever they please, in an order that a seed draws, and books that balance
 all the same. What is refused on the way is no matter here; what is not refused must add up."""
 
 import random

@@ -19,6 +19,7 @@ from standin import KEY, PATIENCE, client, control, fault, running
 
 import books
 import money
+import pages as browsed
 from told import refused
 
 SECRET = "whsec_of_the_story_0123456789"
@@ -319,7 +320,7 @@ def main():
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     webhooks_to = f"http://127.0.0.1:{receiver.server_address[1]}/webhooks/stripe"
     chapters = [catalog, meters, usage, customers, pages, portal, keys, idempotency, endpoints, webhooks]
-    chapters += money.CHAPTERS + books.CHAPTERS
+    chapters += money.CHAPTERS + browsed.CHAPTERS + books.CHAPTERS
     with running(weir, "--webhook-url", webhooks_to, "--webhook-secret", SECRET) as base:
         for chapter in chapters:
             chapter(client(base, KEY), base)
