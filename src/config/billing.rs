@@ -53,12 +53,25 @@ pub struct Billing {
     pub automatic_tax: bool,
 }
 
-/// Credits that are sold as one.
+/// Credits that are sold as one, written as `CREDITS=AMOUNT`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "String")]
 pub struct TopUp {
+    /// How many.
     pub credits: Credits,
+    /// What they cost, in the smallest unit of `billing.currency`.
     pub amount: u32,
+}
+
+impl TryFrom<String> for TopUp {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let parts = text.split_once('=').and_then(|(credits, amount)| {
+            Some(Self { credits: credits.trim().parse().ok()?, amount: amount.trim().parse().ok()? })
+        });
+        parts.ok_or("expected CREDITS=AMOUNT, such as \"1000=2500\"")
+    }
 }
 
 impl Billing {

@@ -7,7 +7,8 @@ import urllib.request
 import stripe
 
 from money import DAY, HOUR, Shop, end_of
-from told import PATIENCE, control, refused
+from standin import PATIENCE, control
+from told import refused
 
 
 def form(url, **fields):

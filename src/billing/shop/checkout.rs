@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use miniserde::Deserialize;
 use stripe_billing::billing_portal_session::CreateBillingPortalSession;
 use stripe_checkout::checkout_session::{
-    CreateCheckoutSession, CreateCheckoutSessionAutomaticTax, CreateCheckoutSessionInvoiceCreation,
+    CreateCheckoutSession, CreateCheckoutSessionAutomaticTax, CreateCheckoutSessionCustomerUpdate,
+    CreateCheckoutSessionCustomerUpdateAddress, CreateCheckoutSessionInvoiceCreation,
     CreateCheckoutSessionLineItems, CreateCheckoutSessionLineItemsPriceData,
     CreateCheckoutSessionPaymentIntentData, CreateCheckoutSessionSubscriptionData, ExpireCheckoutSession,
     ListCheckoutSession, ProductData,
@@ -85,11 +86,8 @@ impl Shop {
         data.metadata = Some(self.marks(tenant, &[("plan", version.plan.as_str())]));
         let trial = version.terms.trial_days;
         data.trial_period_days = (trial > 0 && !had_one).then_some(trial);
-        let mut request = self.session(tenant, customer);
-        if self.config.automatic_tax {
-            request = request.automatic_tax(CreateCheckoutSessionAutomaticTax::new(true));
-        }
-        Ok(request
+        Ok(self
+            .session(tenant, customer)
             .mode(CheckoutSessionMode::Subscription)
             .line_items(lines.collect::<Vec<_>>())
             .subscription_data(data)
@@ -142,11 +140,8 @@ impl Shop {
         (line.price_data, line.quantity) = (Some(price), Some(1));
         let mut payment = CreateCheckoutSessionPaymentIntentData::new();
         payment.metadata = Some(marks.clone());
-        let mut request = self.session(tenant, &customer);
-        if self.config.automatic_tax {
-            request = request.automatic_tax(CreateCheckoutSessionAutomaticTax::new(true));
-        }
-        let request = request
+        let request = self
+            .session(tenant, &customer)
             .mode(CheckoutSessionMode::Payment)
             .line_items(vec![line])
             .payment_intent_data(payment)
@@ -175,11 +170,18 @@ impl Shop {
 
     fn session(&self, tenant: TenantId, customer: &str) -> CreateCheckoutSession {
         let back = self.return_url();
-        CreateCheckoutSession::new()
+        let session = CreateCheckoutSession::new()
             .customer(customer)
             .client_reference_id(tenant.to_string())
             .success_url(back.as_str())
-            .cancel_url(back.as_str())
+            .cancel_url(back.as_str());
+        if !self.config.automatic_tax {
+            return session;
+        }
+        // Tax is by where somebody lives, which they say on the page. <https://docs.stripe.com/tax/checkout>
+        let mut update = CreateCheckoutSessionCustomerUpdate::new();
+        update.address = Some(CreateCheckoutSessionCustomerUpdateAddress::Auto);
+        session.automatic_tax(CreateCheckoutSessionAutomaticTax::new(true)).customer_update(update)
     }
 
     async fn page(&self, what: &str, request: CreateCheckoutSession) -> Result<(String, String)> {
