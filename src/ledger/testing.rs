@@ -326,7 +326,8 @@ impl Maker {
         self.account.slabs.last_mut().expect("slabs").used -= CREDIT * 12 / 100;
         let Account { tenant, periods, grants, slabs, .. } = &self.account;
         let mut sql = format!(
-            "insert into accounts values ('{tenant}', 'calendar', {0}, null, 0, {0}, {0});",
+            "insert into accounts (tenant_id, cycle, anchor_at, spend_cap, revision, created_at, updated_at)
+             values ('{tenant}', 'calendar', {0}, null, 0, {0}, {0});",
             micros(start(0))
         );
         let sum = |open: bool, of: &dyn Fn(&&Slab) -> bool| -> i64 {

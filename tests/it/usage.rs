@@ -38,7 +38,8 @@ async fn charged(gateway: &Gateway, key: &Key, calls: i64) {
     let digest = hex(TERMS);
     let mut sql = format!(
         "insert into price_versions values ('{version}', 'gold', 1, {begin}, {begin}, 'cli', '{TERMS}', '{digest}');
-         insert into accounts values ('{tenant}', 'anchored', {begin}, null, 0, {begin}, {begin});
+         insert into accounts (tenant_id, cycle, anchor_at, spend_cap, revision, created_at, updated_at)
+             values ('{tenant}', 'anchored', {begin}, null, 0, {begin}, {begin});
          insert into meters values ('{meter}', {begin}, {now}, null);
          insert into periods (id, tenant_id, plan, price_version_id, starts_at, ends_at, hard_cap)
          values ('{period}', '{tenant}', 'gold', '{version}', {begin}, {end}, 20000000);
