@@ -47,7 +47,17 @@ pub(crate) async fn follow(
     lead: Duration,
 ) -> Result<bool> {
     let tenant = row.id;
-    let before: PlanName = row.plan.parse()?;
+    let mut before: PlanName = row.plan.parse()?;
+    // What was to follow by now did, at the instant for which it was planned.
+    let due = account.next_plan.clone().filter(|_| account.next_plan_at.is_some_and(|from| from <= by.at));
+    let mut turned = false;
+    if let Some(next) = due {
+        opening::go_on(tx, account, before.clone(), by.at).await?;
+        turned = account.next_plan.is_none();
+        if turned {
+            before = next;
+        }
+    }
     let plan = wanted.plan.clone().unwrap_or_else(|| before.clone());
     let mut detail = serde_json::Map::new();
     let anchor =
@@ -73,10 +83,12 @@ pub(crate) async fn follow(
         db::accounts::set_access(tx, tenant, access).await?;
         detail.insert("access".to_owned(), json!({ "before": account.access, "access": access }));
     }
-    if detail.is_empty() {
+    if detail.is_empty() && !turned {
         return Ok(false);
     }
-    audit::record(tx, by, "account.follow", Subject::Tenant(tenant), &Value::Object(detail)).await?;
+    if !detail.is_empty() {
+        audit::record(tx, by, "account.follow", Subject::Tenant(tenant), &Value::Object(detail)).await?;
+    }
     invalidations::insert(tx, by.at, Kind::Account, tenant.to_string()).await?;
     Ok(true)
 }

@@ -70,6 +70,11 @@ pub async fn make(
         return Ok(());
     }
     let name = tenants::get(db, tenant).await?.name;
+    // Customers hang on accounts; who buys before calling anything has none yet.
+    let mut tx = db.begin().await?;
+    db::tenants::lock(&mut tx, tenant).await?.ok_or(Error::NotFound("tenant"))?;
+    db::accounts::lock_or_make(&mut tx, tenant, clock.now()).await?;
+    tx.commit().await?;
     let marks = [(MARK.to_owned(), config.prefix.clone()), ("tenant".to_owned(), tenant.to_string())];
     let request = CreateCustomer::new().name(name).metadata(HashMap::from(marks));
     let id = made(stripe, &request, &format!("{}_{tenant}", config.prefix)).await?;

@@ -4,10 +4,11 @@
 pub const PATH: &str = "/webhooks/stripe";
 
 /// The types of events that the endpoint needs. <https://docs.stripe.com/api/events/types>
-pub const EVENTS: [&str; 26] = [
+pub const EVENTS: [&str; 27] = [
     "charge.dispute.closed",
     "charge.dispute.created",
     "charge.refunded",
+    "charge.succeeded",
     "checkout.session.async_payment_failed",
     "checkout.session.async_payment_succeeded",
     "checkout.session.completed",

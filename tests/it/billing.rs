@@ -342,7 +342,7 @@ async fn doctor_finds_each_thing_that_is_wrong() {
 
 #[tokio::test]
 async fn doctor_names_the_permission_that_a_key_lacks() {
-    const ALL: [&str; 12] = [
+    const ALL: [&str; 13] = [
         "billing_meter_write",
         "billing_meter_event_write",
         "product_write",
@@ -354,6 +354,7 @@ async fn doctor_names_the_permission_that_a_key_lacks() {
         "invoice_write",
         "charge_write",
         "credit_note_write",
+        "dispute_read",
         "webhook_read",
     ];
     let mut account = Account::open().await;

@@ -40,6 +40,7 @@ mod sse;
 mod standin;
 mod standin_money;
 mod storms;
+mod subscriptions;
 mod support;
 mod usage;
 mod webhooks;

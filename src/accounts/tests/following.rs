@@ -133,6 +133,27 @@ async fn a_plan_that_follows_begins_where_the_last_period_ended_whoever_looks_fi
 }
 
 #[tokio::test]
+async fn news_that_comes_late_changes_nothing_of_when_it_began() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        assert!(world.follow(subscribed("pro", world.now())).await);
+        let end = world.current().await.ends_at;
+        let next = Some(Some((name("like-pro"), end)));
+        assert!(world.follow(Wanted { next, ..subscribed("pro", world.now()) }).await);
+        // A minute into the new month, before anybody called.
+        let anchor = world.now();
+        world.clock.advance(30 * DAY + Duration::from_secs(60));
+        assert!(world.follow(subscribed("like-pro", anchor)).await);
+        assert!(!world.follow(subscribed("like-pro", anchor)).await);
+        let periods = world.periods().await;
+        let begins: Vec<_> = periods.iter().map(|it| (it.plan.as_str(), it.starts_at)).collect();
+        assert_eq!(begins, [("pro", anchor), ("like-pro", end)]);
+        assert_eq!(world.included(&periods[1]).await.granted, credits("300"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn there_is_nothing_to_follow_to() {
     on_every_engine(async |db| {
         let world = World::new(&db).await;

@@ -1,6 +1,8 @@
 //! Adjustments: money that an operator gives back, or forgives. Never more than the original; each has a reason, and leaves what was asked
 //! and what came of it in the audit trail. <https://docs.stripe.com/api/refunds>, <https://docs.stripe.com/api/credit_notes>
 
+use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
 use miniserde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
@@ -8,10 +10,13 @@ use stripe_billing::credit_note::CreateCreditNote;
 use stripe_client::{RequestBuilder, StripeRequest};
 use stripe_core::refund::CreateRefund;
 
+use super::super::mirror::stripe::Account;
+use super::super::mirror::{Fetched, Found, Source, Subject as Object};
 use super::super::stripe::Key;
 use super::{Shop, trouble};
 use crate::audit::{self, Actor, By, Subject};
 use crate::db;
+use crate::db::stripe_events::ObjectKind;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
 
@@ -63,23 +68,21 @@ pub struct Adjust<'a> {
 }
 
 impl Shop {
-    /// Gives a payment back, or a part of it. The same once more gives nothing more, until Stripe has said that the first one is done. Credits
-    /// that were bought with a payment that is given back whole are taken back, as far as they are left.
+    /// Gives a payment back, or a part of it. The same amount for the same reason is given once within a day. Credits that were bought with a payment that is given back whole are taken back, as far as they are left.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an amount beyond the original, [`Error::NotFound`] for a charge that is not the tenant's,
     /// [`Error::Away`] where Stripe does not answer, [`Error::Internal`] with Stripe's words, [`Error::Database`].
     pub async fn refund(&self, adjust: Adjust<'_>, charge: &str) -> Result<Adjustment> {
-        let known = db::mirror::charges::get(&self.db, charge).await?;
-        let known = known.filter(|known| known.tenant == adjust.tenant).ok_or(Error::NotFound("charge"))?;
-        let charge = known.object;
+        let Fetched::Charge(charge) = self.now(adjust.tenant, ObjectKind::Charge, charge).await? else {
+            return Err(Error::NotFound("charge"));
+        };
         let amount = bounded(adjust.amount, charge.amount - charge.amount_refunded)?;
         let request = CreateRefund::new()
             .charge(charge.id.as_str())
             .amount(amount)
             .metadata(self.marks(adjust.tenant, &[("reason", reason(adjust.reason)?)]));
-        let key = format!("refund_{}_{}_{amount}", charge.id, charge.amount_refunded);
-        self.adjust(adjust, ("billing.refund", &charge.id, amount), request.build(), &key).await
+        self.adjust(adjust, ("billing.refund", &charge.id, amount), request.build()).await
     }
 
     /// Makes an invoice worth less: what is to be paid of one that is open, or what comes back of one that is paid.
@@ -87,9 +90,9 @@ impl Shop {
     /// # Errors
     /// As [`refund`](Self::refund), for an invoice.
     pub async fn credit_note(&self, adjust: Adjust<'_>, invoice: &str, back: Back) -> Result<Adjustment> {
-        let known = db::mirror::invoices::get(&self.db, invoice).await?;
-        let known = known.filter(|known| known.tenant == adjust.tenant).ok_or(Error::NotFound("invoice"))?;
-        let invoice = known.object;
+        let Fetched::Invoice(invoice) = self.now(adjust.tenant, ObjectKind::Invoice, invoice).await? else {
+            return Err(Error::NotFound("invoice"));
+        };
         let is_open = match invoice.status.as_str() {
             "open" => true,
             "paid" => false,
@@ -109,8 +112,7 @@ impl Shop {
             Back::Balance => request.credit_amount(amount),
             Back::Payer => request.refund_amount(amount),
         };
-        let key = format!("credit_note_{}_r{}_{amount}", invoice.id, known.revision);
-        self.adjust(adjust, ("billing.credit_note", &invoice.id, amount), request.build(), &key).await
+        self.adjust(adjust, ("billing.credit_note", &invoice.id, amount), request.build()).await
     }
 
     async fn adjust(
@@ -118,16 +120,29 @@ impl Shop {
         adjust: Adjust<'_>,
         (what, of, amount): (&str, &str, i64),
         request: RequestBuilder,
-        key: &str,
     ) -> Result<Adjustment> {
+        let key = key(what, of, amount, adjust.reason);
         let asked = json!({ "of": of, "amount": amount, "reason": adjust.reason });
         self.note(adjust, &format!("{what}.asked"), &asked).await?;
-        let made = self.stripe.send_raw::<Made>(request, Key::Named(key)).await;
+        let made = self.stripe.send_raw::<Made>(request, Key::Named(&key)).await;
         let made = made.map_err(|error| trouble("it cannot be given back", &error))?;
         let done = json!({ "of": of, "amount": made.amount, "reason": adjust.reason, "id": made.id });
         self.note(adjust, what, &done).await?;
         let Made { id, amount, currency, status } = made;
         Ok(Adjustment { id, amount, currency, status: status.unwrap_or_default() })
+    }
+
+    /// An object of the tenant's as it is now: what is left of it is not to be taken from a mirror that may be late.
+    async fn now(&self, tenant: TenantId, kind: ObjectKind, id: &str) -> Result<Fetched> {
+        let subject = Object { kind, id: id.to_owned() };
+        let source = Account::new(self.stripe.clone(), self.config.credits_name());
+        let Found::Object(fetched) = source.fetch(&subject).await.map_err(Error::Internal)? else {
+            return Err(Error::NotFound(kind.as_str()));
+        };
+        if db::mirror::tenant_of(&self.db, fetched.customer()).await? != Some(tenant) {
+            return Err(Error::NotFound(kind.as_str()));
+        }
+        Ok(*fetched)
     }
 
     async fn note(&self, adjust: Adjust<'_>, action: &str, detail: &serde_json::Value) -> Result<()> {
@@ -136,6 +151,16 @@ impl Shop {
         audit::record(&mut tx, by, action, Subject::Tenant(adjust.tenant), detail).await?;
         tx.commit().await
     }
+}
+
+/// The same for the same: whoever is not sure whether it was done can ask once more, for a day.
+fn key(what: &str, of: &str, amount: i64, reason: &str) -> String {
+    let mut context = Context::new(&SHA256);
+    for part in [what, of, &amount.to_string(), reason.trim()] {
+        context.update(part.as_bytes());
+        context.update(&[0]);
+    }
+    format!("weir-{}", HEXLOWER.encode(context.finish().as_ref()))
 }
 
 fn bounded(amount: Option<i64>, left: i64) -> Result<i64> {
