@@ -5,13 +5,13 @@ import random
 import urllib.error
 
 import stripe
-
 from money import DAY, HOUR, Shop, end_of
 from standin import control
 
 SEEDS = (1, 2)
 STEPS = 200
 SMALLEST = 50
+DOINGS = ["subscribe"] * 3 + ["use", "wait", "card", "change", "end", "cancel", "pay", "credit", "refund", "void"]
 
 
 def act(shop, rng, customer):
@@ -20,7 +20,7 @@ def act(shop, rng, customer):
     subscription = next(iter(api.subscriptions.list({"customer": customer.id}).data), None)
     invoices = shop.invoices(customer)
     charges = api.charges.list({"customer": customer.id}).data
-    what = rng.choice(["subscribe"] * 3 + ["use", "wait", "card", "change", "end", "cancel", "pay", "credit", "refund", "void"])
+    what = rng.choice(DOINGS)
     if what == "subscribe" and not subscription:
         anchor = {"billing_cycle_anchor": shop.now() + DAY * rng.randrange(1, 27)}
         taxed = {"automatic_tax": {"enabled": True}}
@@ -30,7 +30,8 @@ def act(shop, rng, customer):
     elif what == "wait":
         shop.to(shop.now() + rng.choice([HOUR, DAY, 9 * DAY, 32 * DAY]))
     elif what == "card":
-        control(shop.base, "POST", f"customers/{customer.id}/card", {"card": rng.choice(["visa", "visa", "chargeCustomerFail"])})
+        card = rng.choice(["visa", "visa", "chargeCustomerFail"])
+        control(shop.base, "POST", f"customers/{customer.id}/card", {"card": card})
     elif what == "change" and subscription:
         item = {"id": subscription["items"].data[0].id, "quantity": rng.randrange(3)}
         item["price"] = rng.choice([shop.basic.id, shop.pro.id])

@@ -6,7 +6,7 @@ import tempfile
 import unittest
 
 import stripe
-from live import uncovered
+from live import uncovered, verdict
 from live_checks import NOT_CHECKABLE
 from operations import Catalog
 from parameters import complaints, typed
@@ -216,6 +216,12 @@ class Assumptions(unittest.TestCase):
             lambda: refused(lambda: None, 400),
         ]:
             self.assertRaises(Differs, wrong)
+
+    def test_what_is_missing_differs(self):
+        for look, words in [(lambda site: site[0], "list index"), (lambda site: site.id, "no attribute 'id'")]:
+            word, text = verdict([], look)
+            self.assertEqual(word, "DIFFERS")
+            self.assertIn(words, text)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ import threading
 import time
 import uuid
 
+# Imported for what they check.
+import live_calendar
+import live_money
 import stripe
 from live_checks import NOT_CHECKABLE
 from standin import KEY, control, fault, running
@@ -130,6 +133,9 @@ def verdict(site, check):
     except stripe.APIConnectionError:
         raise
     except stripe.StripeError as error:
+        return "DIFFERS", f"{type(error).__name__}: {error}"
+    except (AttributeError, LookupError, TypeError) as error:
+        # Something is not there that a check looks into.
         return "DIFFERS", f"{type(error).__name__}: {error}"
 
 

@@ -1,5 +1,6 @@
-"""One check per assumption of the stand-in's, by its id. Each asks through Stripe's SDK and may be run against Stripe
-and against the stand-in alike; what it returns is told beside the verdict."""
+"""One check per assumption of the stand-in's, by its id; those of money are in `live_money` and `live_calendar`. Each asks
+through Stripe's SDK and may be run against Stripe and against the stand-in alike; what it returns is told beside the
+verdict."""
 
 from verdicts import Unseen, check, expect, header, refused, same
 
@@ -7,13 +8,15 @@ from verdicts import Unseen, check, expect, header, refused, same
 NOT_CHECKABLE = {
     "STANDIN-IDEM-2": "takes a day of waiting",
     "STANDIN-RATE-1": "takes a load that docs.stripe.com/rate-limits asks not to put on sandboxes",
+    "STANDIN-DUNNING-1": "when payments are tried again, and what comes then, is set in the Dashboard, and no API tells it",
+    "STANDIN-CHECKOUT-2": "takes somebody who pays on Stripe's page",
     "STANDIN-HOOK-1": "takes an address that Stripe reaches",
     "STANDIN-HOOK-2": "takes three days of waiting, and an address that Stripe reaches",
 }
 
 
-def new_customer(site):
-    customer = site.api.customers.create({"name": site.name("customer")})
+def new_customer(site, **rest):
+    customer = site.api.customers.create({"name": site.name("customer"), **rest})
     site.later(site.api.customers.delete, customer.id)
     expect(customer.livemode is False, "the key is one of live mode")
     return customer.id

@@ -4,7 +4,6 @@ clock that the story moves."""
 from datetime import datetime, timezone
 
 import stripe
-
 from standin import control
 from told import refused
 

@@ -5,7 +5,6 @@ import urllib.parse
 import urllib.request
 
 import stripe
-
 from money import DAY, HOUR, Shop, end_of
 from standin import PATIENCE, control
 from told import refused

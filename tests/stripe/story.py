@@ -1,5 +1,6 @@
 """Stripe's own SDK against `weir stripe-standin`: every operation that the stand-in knows, its errors by class, lists
-over pages, faults, and webhooks whose signatures the SDK checks; and a Weir that takes a webhook that the SDK signed. Prints a line per chapter; fails at the first lie."""
+over pages, money and time, faults, and webhooks whose signatures the SDK checks; and a Weir that takes a webhook that the
+SDK signed. Prints a line per chapter; fails at the first lie."""
 
 import argparse
 import http.server
@@ -14,12 +15,11 @@ import time
 import urllib.error
 import urllib.request
 
-import stripe
-from standin import KEY, PATIENCE, client, control, fault, running
-
 import books
 import money
 import pages as browsed
+import stripe
+from standin import KEY, PATIENCE, client, control, fault, running
 from told import refused
 
 SECRET = "whsec_of_the_story_0123456789"
@@ -38,8 +38,6 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
 
 
 def catalog(api, base):

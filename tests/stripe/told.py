@@ -1,4 +1,4 @@
-"""What both parts of the story need."""
+"""What all parts of the story need."""
 
 import stripe
 
