@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{ConfigArgs, Failure, Store, explain, print_json, tenant_of};
-use crate::accounts::{self, Overview, Period};
+use crate::accounts::{self, Access, Overview, Period};
 use crate::audit::Actor;
 use crate::credits::Credits;
 use crate::id::TenantId;
@@ -82,6 +82,10 @@ fn body(tenant: TenantId, overview: &Overview) -> Result<Value, Failure> {
         "plan": plan,
         "cycle": account.as_ref().map(|account| account.cycle),
         "spend_cap": account.as_ref().and_then(|account| account.spend_cap),
+        "access": account.as_ref().map_or(Access::Open, |account| account.access),
+        "subscription": account.as_ref().and_then(|account| account.subscription.as_deref()),
+        "next_plan": account.as_ref().and_then(|account| account.next_plan.as_ref()),
+        "next_plan_at": account.as_ref().and_then(|account| account.next_plan_at),
         "period": standing.current.as_ref().map(period),
         "next_period": standing.next.as_ref().map(period),
         "left": left,
