@@ -67,6 +67,7 @@ impl World {
             ("free", json!({ "kind": "free", "included": "1" })),
             ("pro", json!({ "kind": "hybrid", "included": "2", "base_fee": 1900, "self_service": true })),
             ("team", json!({ "kind": "hybrid", "included": "8", "base_fee": 4900, "self_service": true })),
+            ("firm", json!({ "kind": "hybrid", "included": "9", "base_fee": 9900, "self_service": true })),
             (
                 "taste",
                 json!({ "kind": "hybrid", "included": "4", "base_fee": 900, "trial_days": 14, "self_service": true }),
@@ -183,7 +184,7 @@ async fn sign_up_pay_call_and_see_the_invoice() {
     let plans: Vec<_> = account["offers"]["plans"].as_array().expect("plans").iter().collect();
     assert_eq!(
         plans.iter().map(|plan| plan["plan"].as_str().expect("a name")).collect::<Vec<_>>(),
-        ["pro", "taste", "team"]
+        ["firm", "pro", "taste", "team"]
     );
     world.subscribe("pro", GOOD).await;
     let second = world.ask("POST", "/billing/checkout", json!({ "plan": "team" })).await;
@@ -288,6 +289,8 @@ async fn more_holds_at_once_and_less_from_the_next_month_on() {
     let up = world.ask("PUT", "/billing/plan", json!({ "plan": "team" })).await;
     assert_eq!(up.status, 200, "{}", up.text);
     world.comes_to("the larger plan", |account| account["plan"] == "team").await;
+    let total = async || world.ask("GET", "/billing/invoice", Value::Null).await.json()["total"].clone();
+    let before = total().await;
     let down = world.ask("PUT", "/billing/plan", json!({ "plan": "pro" })).await;
     let from = down.json()["from"].as_str().expect("an instant").to_owned();
     world
@@ -300,6 +303,7 @@ async fn more_holds_at_once_and_less_from_the_next_month_on() {
     // Second thoughts, and third ones.
     assert_eq!(world.ask("PUT", "/billing/plan", json!({ "plan": "team" })).await.status, 200);
     world.comes_to("nothing to follow", |account| account["next_plan"].is_null()).await;
+    assert_eq!(total().await, before, "the month is paid for, and changing one's mind costs nothing");
     assert_eq!(world.ask("PUT", "/billing/plan", json!({ "plan": "pro" })).await.status, 200);
     world.comes_to("what follows", |account| account["next_plan"] == "pro").await;
     world.days(21).await;
@@ -471,4 +475,29 @@ async fn many_steps_make_one_invoice_and_pages_that_nobody_paid_on_are_closed() 
     // Each step is paid for by the share of the month that it had, all of them and the next month at once.
     let billed = "select cast(max(amount_paid) as bigint) from billing_invoices";
     assert!(world.number(billed).await > 7000);
+}
+
+#[tokio::test]
+async fn what_was_to_follow_makes_nothing_dearer() {
+    let totals = async |by_way_of_less: bool| {
+        let world = World::new().await;
+        world.subscribe("team", GOOD).await;
+        world.days(10).await;
+        if by_way_of_less {
+            assert_eq!(world.ask("PUT", "/billing/plan", json!({ "plan": "pro" })).await.status, 200);
+            world.comes_to("what follows", |account| account["next_plan"] == "pro").await;
+        }
+        let up = world.ask("PUT", "/billing/plan", json!({ "plan": "firm" })).await;
+        assert_eq!(up.status, 200, "{}", up.text);
+        world
+            .comes_to("the largest plan", |account| {
+                account["plan"] == "firm" && account["next_plan"].is_null()
+            })
+            .await;
+        // The rest of the month, and the next one.
+        world.ask("GET", "/billing/invoice", Value::Null).await.json()["total"].as_i64().expect("an amount")
+    };
+    let (straight, round) = (totals(false).await, totals(true).await);
+    // Some seconds go by on the way.
+    assert!((straight - round).abs() <= 1, "{straight} and {round}");
 }

@@ -77,8 +77,22 @@ impl Shop {
         let now = self.clock.now();
         let current = subscription.plan_at(now).unwrap_or_default().to_owned();
         let end = subscription.current_period_end.filter(|end| *end > now);
-        let costs_less = i64::from(version.terms.base_fee) < subscription.base_amount.unwrap_or(0);
-        let later = end.filter(|_| costs_less && current != plan.as_str());
+        // Where another plan is to follow, the item has its price already, and the month is paid for at the one before.
+        let waits = subscription.plan_from.is_some_and(|from| from > now);
+        let running = if waits { self.running(&subscription, &current).await? } else { None };
+        let paid = match &running {
+            Some(running) => i64::from(running.terms.base_fee),
+            None => subscription.base_amount.unwrap_or(0),
+        };
+        let is_new = current != plan.as_str();
+        let later = end.filter(|_| is_new && i64::from(version.terms.base_fee) < paid);
+        if let Some(running) = running.filter(|_| is_new && later.is_none()) {
+            // So that what Stripe reckons begins with what is paid for.
+            let request = UpdateSubscription::new(subscription.id.as_str())
+                .items(self.new_items(&subscription, &running).await?)
+                .proration_behavior(Proration::None);
+            self.update("the plan of a subscription cannot be changed", request).await?;
+        }
         let mut marks = vec![("plan", plan.to_string())];
         match later {
             Some(end) => {
@@ -88,7 +102,7 @@ impl Shop {
             None => marks.extend([("plan_before", String::new()), ("plan_from", String::new())]),
         }
         let marks: Vec<_> = marks.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let proration = if later.is_some() { Proration::None } else { Proration::CreateProrations };
+        let proration = if later.is_none() && is_new { Proration::CreateProrations } else { Proration::None };
         let request = UpdateSubscription::new(subscription.id.as_str())
             .cancel_at_period_end(false)
             .items(self.new_items(&subscription, &version).await?)
@@ -96,6 +110,12 @@ impl Shop {
             .metadata(self.marks(tenant, &marks));
         self.update("the plan of a subscription cannot be changed", request).await?;
         Ok(Change { plan: plan.clone(), from: later.unwrap_or(now) })
+    }
+
+    /// The prices by which the running month of a subscription is paid.
+    async fn running(&self, subscription: &Subscription, plan: &str) -> Result<Option<PriceVersion>> {
+        let at = subscription.current_period_start.unwrap_or_else(|| self.clock.now());
+        super::offers::version(&self.db, &plan.parse()?, at).await
     }
 
     /// Ends a tenant's subscription when the month that is paid for is over; what it used until then is billed. Until then
