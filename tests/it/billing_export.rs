@@ -6,15 +6,13 @@ use http::Method;
 use serde_json::{Value, json};
 use weir::billing::export::{Proof, Round, Verdict};
 use weir::billing::job::Job;
-use weir::billing::setup;
-use weir::billing::stripe::Stripe;
 use weir::clock::{Clock, Timestamp};
 use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 
 use crate::support::database::rows;
 use crate::support::gateway::{self, Key};
 use crate::support::shop::Shop;
-use crate::support::stripe::standin;
+use crate::support::stripe::{self, standin};
 use crate::support::{Gateway, Modern, eventually};
 
 /// 2026-09-21T14:13:20Z.
@@ -36,21 +34,13 @@ impl World {
     async fn new(every: u64) -> Self {
         let clock = Clock::manual(Timestamp::from_micros(START));
         let standin = standin(clock.clone()).await;
-        let gateway = Gateway::build()
-            .clock(&clock)
-            .set("metering.lead_ms", 500)
-            .set("metering.lease_ms", 600_000)
-            .set("metering.idle_ms", 1_000)
-            .set("server.drain_delay_ms", 0)
-            .set("billing.stripe_key", SECRET_KEY)
-            .set("billing.stripe_url", standin.base_url())
+        let gateway = stripe::billing(&clock, &standin)
             .set("billing.credit_price", "0.25")
             .set("billing.export_every_ms", u128::from(every))
             .start()
             .await;
         let app = &gateway.app;
-        let stripe = Stripe::new(&app.config.billing, &clock, &app.metrics.billing).expect("a client");
-        setup::setup(&stripe, &app.config.billing, "http://127.0.0.1").await;
+        stripe::set_up(&gateway, &clock).await;
         let job = Job::connect(&app.config, &app.db, &clock, &app.metrics.billing).await;
         let job = job.expect("a job").expect("a Stripe");
         let shop = Shop { db: &app.db, clock: &clock };

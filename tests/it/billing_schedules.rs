@@ -9,15 +9,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weir::billing::export::Verdict;
 use weir::billing::job::Job;
-use weir::billing::setup;
-use weir::billing::stripe::Stripe;
 use weir::clock::{Clock, Timestamp};
 use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 
 use crate::support::database::rows;
 use crate::support::gateway;
 use crate::support::shop::Shop;
-use crate::support::stripe::standin;
+use crate::support::stripe::{self, standin};
 use crate::support::{Gateway, Modern, eventually};
 
 /// Schedules of one story, of which there are eight on each engine: 320 together.
@@ -104,14 +102,7 @@ impl World {
     async fn new(seed: u64) -> Self {
         let clock = Clock::manual(Timestamp::from_micros(START));
         let standin = standin(clock.clone()).await;
-        let gateway = Gateway::build()
-            .clock(&clock)
-            .set("metering.lead_ms", 500)
-            .set("metering.lease_ms", 600_000)
-            .set("metering.idle_ms", 1_000)
-            .set("server.drain_delay_ms", 0)
-            .set("billing.stripe_key", SECRET_KEY)
-            .set("billing.stripe_url", standin.base_url())
+        let gateway = stripe::billing(&clock, &standin)
             .set("billing.credit_price", "0.25")
             // What fails is tried again in another round: no time of the wall passes in between.
             .set("billing.attempts", 1)
@@ -119,8 +110,7 @@ impl World {
             .start()
             .await;
         let app = &gateway.app;
-        let stripe = Stripe::new(&app.config.billing, &clock, &app.metrics.billing).expect("a client");
-        setup::setup(&stripe, &app.config.billing, "http://127.0.0.1").await;
+        stripe::set_up(&gateway, &clock).await;
         let shop = Shop { db: &app.db, clock: &clock };
         let tools = json!([{ "name": "work", "server": "lab", "per_call": "0.25" }]);
         shop.publish("usage", json!({ "kind": "usage", "tools": tools })).await;

@@ -13,7 +13,7 @@ use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 use crate::support::database::rows;
 use crate::support::gateway::{self, Key};
 use crate::support::shop::Shop;
-use crate::support::stripe::standin;
+use crate::support::stripe::{self, standin};
 use crate::support::{Draft, Gateway, Modern, Reply, eventually};
 
 /// 2026-09-21T14:13:20Z.
@@ -39,14 +39,7 @@ impl World {
     async fn new() -> Self {
         let clock = Clock::manual(Timestamp::from_micros(START));
         let standin = standin(clock.clone()).await;
-        let gateway = Gateway::build()
-            .clock(&clock)
-            .set("metering.lead_ms", 500)
-            .set("metering.lease_ms", 600_000)
-            .set("metering.idle_ms", 1_000)
-            .set("server.drain_delay_ms", 0)
-            .set("billing.stripe_key", SECRET_KEY)
-            .set("billing.stripe_url", standin.base_url())
+        let gateway = stripe::billing(&clock, &standin)
             .set("billing.webhook_secrets", SECRET)
             .set("billing.credit_price", "25")
             .set("billing.after_plan", "free")
@@ -57,10 +50,7 @@ impl World {
             .await;
         standin.add_webhook(&format!("{}/webhooks/stripe", gateway.url), SECRET).expect("an endpoint");
         let app = &gateway.app;
-        let metrics = &app.metrics.billing;
-        let stripe =
-            weir::billing::stripe::Stripe::new(&app.config.billing, &clock, metrics).expect("a client");
-        weir::billing::setup::setup(&stripe, &app.config.billing, "http://127.0.0.1").await;
+        stripe::set_up(&gateway, &clock).await;
         let shop = Shop { db: &app.db, clock: &clock };
         let tools = json!([{ "name": "work", "server": "lab", "per_call": "0.25" }]);
         for (plan, terms) in [

@@ -3,9 +3,13 @@
 
 use std::path::Path;
 
+use weir::billing::setup;
+use weir::billing::stripe::Stripe;
 use weir::clock::Clock;
-use weir::standin::{Options, Standin};
+use weir::standin::{Options, SECRET_KEY, Standin};
 
+use super::Gateway;
+use super::gateway::Builder;
 use super::services::variable;
 
 /// One with this time, on a port of its own.
@@ -13,6 +17,26 @@ pub async fn standin(clock: Clock) -> Standin {
     weir::egress::install_crypto();
     let record = variable("WEIR_TEST_STRIPE_REQUESTS").map(Into::into);
     Standin::start(Options { record, ..Options::new(clock) }).await.expect("a stand-in")
+}
+
+/// A gateway that bills through a stand-in by a clock that stands still: what processes hold of credits is given back when that
+/// says so.
+pub fn billing(clock: &Clock, standin: &Standin) -> Builder {
+    Gateway::build()
+        .clock(clock)
+        .set("metering.lead_ms", 500)
+        .set("metering.lease_ms", 600_000)
+        .set("metering.idle_ms", 1_000)
+        .set("server.drain_delay_ms", 0)
+        .set("billing.stripe_key", SECRET_KEY)
+        .set("billing.stripe_url", standin.base_url())
+}
+
+/// Makes in its stand-in what a gateway needs there.
+pub async fn set_up(gateway: &Gateway, clock: &Clock) {
+    let app = &gateway.app;
+    let stripe = Stripe::new(&app.config.billing, clock, &app.metrics.billing).expect("a client");
+    setup::setup(&stripe, &app.config.billing, "http://127.0.0.1").await;
 }
 
 /// Files in `dir` that start a stand-in.
