@@ -29,7 +29,8 @@ alter table billing_subscriptions add column plan_from bigint;
 create index billing_invoices_unpaid on billing_invoices (tenant_id, finalized_at)
     where status in ('open', 'uncollectible') and attempt_count > 0;
 
--- What an invoice bills for usage, compared with what the minutes of its span are worth.
+-- What an invoice bills for usage, compared with what the minutes of its span are worth. Final invoices are the last word: what one
+-- does not bill of its minutes is no longer told, and what it bills beyond them is.
 create table invoice_proofs (
     invoice text collate "C" primary key not null,
     tenant_id text collate "C" not null,
@@ -37,7 +38,20 @@ create table invoice_proofs (
     ends_at bigint not null,
     billed bigint not null,
     slots bigint not null,
-    verdict text not null check (verdict in ('equal', 'in_flight', 'missing', 'extra', 'unreadable')),
-    at bigint not null
+    verdict text not null check (verdict in ('equal', 'in_flight', 'carried', 'missing', 'extra', 'unreadable')),
+    -- So much, of that period, counts as not told: it is told again in a later minute. Negative: more was billed than was told.
+    period_id text collate "C" references periods (id),
+    carried bigint not null default 0,
+    at bigint not null,
+    check (carried = 0 or period_id is not null)
 );
-create index invoice_proofs_at on invoice_proofs (at);
+create index invoice_proofs_tenant on invoice_proofs (tenant_id, ends_at);
+create index invoice_proofs_period on invoice_proofs (period_id, carried) where period_id is not null;
+
+-- What periods owe, as far as slabs are closed, and what was told of that.
+create view period_books as
+select p.id, p.tenant_id, p.starts_at, p.ends_at, p.overage_used as owed,
+       cast(coalesce((select sum(case when e.state = 'frozen' then e.counted else e.credits end)
+                      from exports e where e.period_id = p.id), 0)
+            - coalesce((select sum(i.carried) from invoice_proofs i where i.period_id = p.id), 0) as bigint) as told
+from periods p;

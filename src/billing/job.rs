@@ -115,7 +115,7 @@ impl Job {
         let every = self.config.reconcile_every.get();
         loop {
             let now = self.clock.now();
-            let tenant = match db::proofs::claim_ending(&self.db, now, self.grace(), LEAD).await? {
+            let tenant = match db::proofs::claim_ending(&self.db, now, self.config.grace(), LEAD).await? {
                 None => db::proofs::claim(&self.db, now, every).await?,
                 ending => ending,
             };
@@ -233,12 +233,7 @@ impl Job {
             self.db.clone(),
             self.clock.clone(),
             meter,
-            Rules { grace: self.grace(), canary, holder: self.process.to_string() },
+            Rules { grace: self.config.grace(), canary, holder: self.process.to_string() },
         ))
-    }
-
-    /// How long after a period's end its invoice becomes final.
-    fn grace(&self) -> Duration {
-        Duration::from_secs(u64::from(self.config.finalization_grace_hours) * 3600)
     }
 }

@@ -1,5 +1,7 @@
 //! `[billing]`: Stripe, and what is set up there.
 
+use std::time::Duration;
+
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -79,6 +81,12 @@ impl Billing {
     #[must_use]
     pub fn is_configured(&self) -> bool {
         !self.stripe_key.expose_secret().is_empty()
+    }
+
+    /// How long after a period's end its invoice becomes final.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(u64::from(self.finalization_grace_hours) * 3600)
     }
 
     /// Whether money is real: the key is one of live mode. <https://docs.stripe.com/keys>

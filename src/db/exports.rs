@@ -131,11 +131,8 @@ pub(crate) async fn due(
          where c.tenant_id > $3
                and (exists (select 1 from exports e
                             where e.tenant_id = c.tenant_id and e.state in ('open', 'sent') and e.due_at <= $2)
-                    or exists (select 1 from periods p
-                               where p.tenant_id = c.tenant_id and p.ends_at > $1
-                                     and p.overage_used <> coalesce((
-                                         select sum(case when e.state = 'frozen' then e.counted else e.credits end)
-                                         from exports e where e.period_id = p.id), 0)))
+                    or exists (select 1 from period_books b
+                               where b.tenant_id = c.tenant_id and b.ends_at > $1 and b.owed <> b.told))
          order by c.tenant_id
          limit $4"
     )
@@ -183,14 +180,9 @@ pub(crate) async fn release(db: &Db, tenant: TenantId, holder: &str) -> Result<(
 /// The periods of a tenant that end after `since` and owe something else than was told, oldest first.
 pub(crate) async fn missing(tx: &mut Tx, tenant: TenantId, since: Timestamp) -> Result<Vec<Missing>> {
     in_tx!(tx, |conn| sqlx::query_as(
-        "select id, starts_at, ends_at, missing
-         from (select p.id, p.starts_at, p.ends_at,
-                      p.overage_used - cast(coalesce((
-                          select sum(case when e.state = 'frozen' then e.counted else e.credits end)
-                          from exports e where e.period_id = p.id), 0) as bigint) as missing
-               from periods p
-               where p.tenant_id = $1 and p.ends_at > $2) as told
-         where missing <> 0
+        "select id, starts_at, ends_at, owed - told as missing
+         from period_books
+         where tenant_id = $1 and ends_at > $2 and owed <> told
          order by starts_at"
     )
     .bind(tenant)

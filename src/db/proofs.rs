@@ -40,7 +40,7 @@ pub struct Proof {
     pub tenant_id: TenantId,
     /// What it owes, as far as slabs are closed.
     pub owed: Credits,
-    /// How much of that was told.
+    /// How much of that was told, without what final invoices left out.
     pub told: Credits,
     /// Up to where slots are compared: to the first that is not proven, or to the end of the period.
     pub until: Timestamp,
@@ -86,7 +86,7 @@ pub(crate) struct Books {
     pub(crate) starts_at: Timestamp,
     /// Owed, as far as slabs are closed.
     pub(crate) owed: Credits,
-    /// Told of that, in whichever slots.
+    /// Told of that, in whichever slots, and not left out of a final invoice.
     pub(crate) told: Credits,
     /// The first slot within the span that is neither proven nor frozen; without one, the end of the period.
     pub(crate) until: Timestamp,
@@ -105,16 +105,14 @@ pub(crate) async fn books(db: &Db, period: PeriodId) -> Result<Option<Books>> {
                                    from exports e
                                    where e.tenant_id = b.tenant_id and e.slot >= b.starts_at and e.slot < b.until), 0)
                          as bigint) as slots
-             from (select p.tenant_id, p.starts_at, p.overage_used as owed,
-                          cast(coalesce((select sum(case when e.state = 'frozen' then e.counted else e.credits end)
-                                         from exports e where e.period_id = p.id), 0) as bigint) as told,
+             from (select p.tenant_id, p.starts_at, p.owed, p.told,
                           coalesce((select min(e.slot) from exports e
                                     where e.tenant_id = p.tenant_id and e.state in ('open', 'sent')
                                           and e.slot >= p.starts_at and e.slot < p.ends_at), p.ends_at) as until,
                           (select count(*) from exports e
                            where e.tenant_id = p.tenant_id and e.state in ('open', 'sent')
                                  and (e.period_id = p.id or (e.slot >= p.starts_at and e.slot < p.ends_at))) as in_flight
-                   from periods p
+                   from period_books p
                    where p.id = $1) as b",
         )
         .bind(period)
@@ -220,16 +218,4 @@ pub(crate) async fn claim_ending(
     .bind(waiting)
     .fetch_optional(conn)
     })
-}
-
-/// What is proven to be counted of what a tenant owes in its running period.
-pub(crate) async fn counted_now(db: &Db, tenant: TenantId, now: Timestamp) -> Result<Credits> {
-    on_reader!(db, |conn| sqlx::query_scalar(
-        "select cast(coalesce(sum(e.counted), 0) as bigint)
-         from periods p join exports e on e.period_id = p.id
-         where p.tenant_id = $1 and p.starts_at <= $2 and p.ends_at > $2"
-    )
-    .bind(tenant)
-    .bind(now)
-    .fetch_one(conn))
 }

@@ -39,7 +39,7 @@ use tokio::sync::Notify;
 
 pub use self::deliveries::Attempt;
 pub use self::fault::{Fault, Trouble};
-pub use self::settings::{AfterRetries, Change};
+pub use self::settings::{AfterRetries, Billed, Change};
 pub use self::world::Seen;
 
 use self::keys::Keys;

@@ -23,6 +23,16 @@ pub enum AfterRetries {
     PastDue,
 }
 
+/// Which usage an invoice bills when it becomes final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Billed {
+    /// All that was accepted by then. STANDIN-INVOICE-1
+    Accepted,
+    /// What summaries show by then: the rest is never billed, as nobody promises that it is.
+    Shown,
+}
+
 /// The settings that there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
@@ -30,6 +40,8 @@ pub struct Settings {
     pub summary_lag_seconds: u64,
     /// Seconds from the end of a period until its invoice is finalised. STANDIN-INVOICE-1
     pub finalization_grace_seconds: u64,
+    /// Which usage an invoice bills.
+    pub invoices_bill: Billed,
     /// Days after its first failure on which the payment of an invoice is tried again. STANDIN-DUNNING-1
     pub retry_days: Vec<u16>,
     /// What comes after the last retry.
@@ -43,6 +55,7 @@ impl Default for Settings {
         Self {
             summary_lag_seconds: 0,
             finalization_grace_seconds: 3600,
+            invoices_bill: Billed::Accepted,
             retry_days: vec![1, 3, 5, 7],
             after_retries: AfterRetries::Unpaid,
             tax_basis_points: 0,
@@ -58,6 +71,8 @@ pub struct Change {
     pub summary_lag_seconds: Option<u64>,
     /// Seconds from the end of a period until its invoice is finalised; at most 72 hours.
     pub finalization_grace_seconds: Option<u64>,
+    /// Which usage an invoice bills.
+    pub invoices_bill: Option<Billed>,
     /// Days after its first failure on which the payment of an invoice is tried again; at most 8, each later than the one
     /// before.
     pub retry_days: Option<Vec<u16>>,
@@ -93,6 +108,7 @@ impl Settings {
             }
             next.retry_days = days;
         }
+        next.invoices_bill = change.invoices_bill.unwrap_or(next.invoices_bill);
         next.after_retries = change.after_retries.unwrap_or(next.after_retries);
         if let Some(tax) = change.tax_basis_points {
             if !(0..=WHOLE).contains(&tax) {

@@ -6,169 +6,16 @@ use http::Method;
 use serde_json::{Value, json};
 use weir::audit::Actor;
 use weir::billing::shop::{Adjust, Back};
-use weir::clock::{Clock, Timestamp};
-use weir::id::TenantId;
-use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
+use weir::clock::Timestamp;
+use weir::standin::{Fault, Trouble};
 
-use crate::support::database::rows;
-use crate::support::gateway::{self, Key};
+use crate::support::business::{Business, DAY, EMPTY, GOOD, HOUR, MINUTE};
+use crate::support::eventually;
 use crate::support::shop::Shop;
-use crate::support::stripe::{self, standin};
-use crate::support::{Draft, Gateway, Modern, Reply, eventually};
-
-/// 2026-09-21T14:13:20Z.
-const START: i64 = 1_790_000_000_000_000;
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
-const SECRET: &str = "whsec_0123456789abcdef0123456789abcdef";
-const GOOD: &str = "4242424242424242";
-/// Can be saved, and every charge of it is declined.
-const EMPTY: &str = "4000000000000341";
-
-/// A gateway that sells, a stand-in that tells it what happens, and a tenant with a key that buys and one that calls.
-struct World {
-    clock: Clock,
-    standin: Standin,
-    gateway: Gateway,
-    buyer: Key,
-    caller: Key,
-}
-
-impl World {
-    async fn new() -> Self {
-        let clock = Clock::manual(Timestamp::from_micros(START));
-        let standin = standin(clock.clone()).await;
-        let gateway = stripe::billing(&clock, &standin)
-            .set("billing.webhook_secrets", SECRET)
-            .set("billing.credit_price", "25")
-            .set("billing.after_plan", "free")
-            .set("billing.top_ups", "100=2500")
-            .set("billing.export_every_ms", 100)
-            .set("billing.inbox_every_ms", 50)
-            .start()
-            .await;
-        standin.add_webhook(&format!("{}/webhooks/stripe", gateway.url), SECRET).expect("an endpoint");
-        let app = &gateway.app;
-        stripe::set_up(&gateway, &clock).await;
-        let shop = Shop { db: &app.db, clock: &clock };
-        let tools = json!([{ "name": "work", "server": "lab", "per_call": "0.25" }]);
-        for (plan, terms) in [
-            ("free", json!({ "kind": "free", "included": "1" })),
-            ("pro", json!({ "kind": "hybrid", "included": "2", "base_fee": 1900, "self_service": true })),
-            ("team", json!({ "kind": "hybrid", "included": "8", "base_fee": 4900, "self_service": true })),
-            ("firm", json!({ "kind": "hybrid", "included": "9", "base_fee": 9900, "self_service": true })),
-            (
-                "taste",
-                json!({ "kind": "hybrid", "included": "4", "base_fee": 900, "trial_days": 14, "self_service": true }),
-            ),
-        ] {
-            let mut terms = terms;
-            terms["tools"] = tools.clone();
-            shop.publish(plan, terms).await;
-        }
-        let caller = shop.customer("free").await;
-        let buyer = gateway.scoped(caller.tenant, json!({ "billing": true })).await;
-        clock.advance(Duration::from_secs(1));
-        Self { clock, standin, gateway, buyer, caller }
-    }
-
-    fn tenant(&self) -> TenantId {
-        self.caller.tenant
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: Value) -> Reply {
-        let url = format!("{}{path}", self.gateway.url);
-        let draft = Draft::new(&self.gateway.http, method.parse().expect("a method"), url);
-        let draft = draft.bearer(&self.buyer.secret).header("content-type", "application/json");
-        let draft = if body.is_null() { draft } else { draft.body(body) };
-        draft.send().await
-    }
-
-    async fn account(&self) -> Value {
-        let reply = self.ask("GET", "/billing", Value::Null).await;
-        assert_eq!(reply.status, 200, "{}", reply.text);
-        reply.json().clone()
-    }
-
-    /// Waits until the account is so.
-    async fn comes_to(&self, what: &str, is: impl Fn(&Value) -> bool) {
-        eventually(what, async || {
-            // What a change of plan is announced ahead by.
-            self.clock.advance(Duration::from_millis(20));
-            is(&self.account().await)
-        })
-        .await;
-    }
-
-    /// Opens the page that a request answers with, and pays there.
-    async fn pay(&self, path: &str, body: Value, card: &str) -> Result<Value, String> {
-        let reply = self.ask("POST", path, body).await;
-        assert_eq!(reply.status, 200, "{}", reply.text);
-        let url = reply.json()["url"].as_str().expect("a URL").to_owned();
-        let session =
-            url.rsplit('/').next().and_then(|last| last.split(['?', '#']).next()).expect("a session");
-        self.standin.complete_checkout(session, card)
-    }
-
-    async fn subscribe(&self, plan: &str, card: &str) {
-        self.pay("/billing/checkout", json!({ "plan": plan }), card).await.expect("a subscription");
-        self.comes_to("the subscription", |account| account["plan"] == plan).await;
-        self.clock.advance(Duration::from_secs(1));
-    }
-
-    /// Calls a tool that costs a quarter of a credit; whether it was done.
-    async fn calls(&self, id: &str) -> bool {
-        let client = Modern::new(&self.gateway, &self.caller);
-        let reply = client.call("work", json!({ "id": id })).await;
-        reply.result()["isError"] == json!(false)
-    }
-
-    async fn number(&self, sql: &str) -> i64 {
-        rows(self.gateway.database_url(), sql).await[0][0].parse().expect("a number")
-    }
-
-    async fn text(&self, sql: &str) -> String {
-        rows(self.gateway.database_url(), sql).await[0][0].clone()
-    }
-
-    /// Waits until everything that was owed is told and proven.
-    async fn is_proven(&self, micros: i64) {
-        let sum = "select cast(coalesce(sum(counted), 0) as bigint) from exports";
-        eventually("proof", async || {
-            self.clock.advance(Duration::from_secs(20));
-            self.number(sum).await == micros
-        })
-        .await;
-    }
-
-    /// Time goes on, in steps in which everybody can keep up.
-    async fn days(&self, days: u32) {
-        for _ in 0..days {
-            self.clock.advance(DAY);
-            self.standin.quiet().await;
-        }
-    }
-
-    /// Somebody else with the same key does something at the stand-in.
-    async fn at_stripe(&self, path: &str) {
-        let request = gateway::client().post(format!("{}{path}", self.standin.base_url()));
-        let answer = request.bearer_auth(SECRET_KEY).send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
-    }
-
-    /// Gives the tenant's customer another card, and has its open invoice paid by it.
-    async fn pays_by(&self, card: &str) {
-        let sql = format!("select customer from billing_customers where tenant_id = '{}'", self.tenant());
-        self.standin.set_card(&self.text(&sql).await, card).expect("a card");
-        let invoice = self.text("select id from billing_invoices where status = 'open'").await;
-        self.at_stripe(&format!("/v1/invoices/{invoice}/pay")).await;
-    }
-}
 
 #[tokio::test]
 async fn sign_up_pay_call_and_see_the_invoice() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     let account = world.account().await;
     assert_eq!((&account["plan"], &account["access"]), (&json!("free"), &json!("open")));
     let plans: Vec<_> = account["offers"]["plans"].as_array().expect("plans").iter().collect();
@@ -221,7 +68,7 @@ async fn sign_up_pay_call_and_see_the_invoice() {
 
 #[tokio::test]
 async fn a_card_that_fails_costs_access_step_by_step_and_paying_brings_it_back() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     world.subscribe("pro", GOOD).await;
     let customer = world.text("select customer from billing_customers").await;
     world.standin.set_card(&customer, EMPTY).expect("a card");
@@ -250,7 +97,7 @@ async fn a_card_that_fails_costs_access_step_by_step_and_paying_brings_it_back()
 
 #[tokio::test]
 async fn a_paid_page_funds_one_grant_and_a_declined_one_none() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     let odd = world.ask("POST", "/billing/top_ups", json!({ "credits": "7" })).await;
     assert_eq!((odd.status, odd.text.contains("expected one of 100")), (422, true), "{}", odd.text);
     let declined = world.pay("/billing/top_ups", json!({ "credits": "100" }), "4000000000000002").await;
@@ -273,7 +120,7 @@ async fn a_paid_page_funds_one_grant_and_a_declined_one_none() {
 
 #[tokio::test]
 async fn more_holds_at_once_and_less_from_the_next_month_on() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     world.subscribe("pro", GOOD).await;
     world.days(10).await;
     let up = world.ask("PUT", "/billing/plan", json!({ "plan": "team" })).await;
@@ -317,7 +164,7 @@ async fn more_holds_at_once_and_less_from_the_next_month_on() {
 
 #[tokio::test]
 async fn a_trial_owes_nothing_and_there_is_one() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     world.subscribe("taste", GOOD).await;
     let account = world.account().await;
     assert_eq!((&account["access"], &account["has_subscription"]), (&json!("trial"), &json!(true)));
@@ -344,7 +191,7 @@ async fn a_trial_owes_nothing_and_there_is_one() {
 
 #[tokio::test]
 async fn who_is_deleted_pays_no_longer() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     world.subscribe("pro", GOOD).await;
     let operator = world.gateway.operator().await;
     let gone = operator.delete(&format!("/admin/v1/tenants/{}", world.tenant())).await;
@@ -358,7 +205,7 @@ async fn who_is_deleted_pays_no_longer() {
 
 #[tokio::test]
 async fn what_is_given_back_is_no_more_than_was_paid_and_takes_its_credits_along() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     world.pay("/billing/top_ups", json!({ "credits": "100" }), GOOD).await.expect("paid");
     let charges = "select count(*) from billing_charges where amount = 2500 and status = 'succeeded'";
     eventually("the charge", async || world.number(charges).await == 1).await;
@@ -394,7 +241,7 @@ async fn what_is_given_back_is_no_more_than_was_paid_and_takes_its_credits_along
 
 #[tokio::test]
 async fn a_corrected_invoice_and_a_dispute() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     world.subscribe("pro", GOOD).await;
     eventually("the invoice", async || {
         world.number("select count(*) from billing_invoices where status = 'paid'").await == 1
@@ -436,7 +283,7 @@ async fn a_corrected_invoice_and_a_dispute() {
 
 #[tokio::test]
 async fn many_steps_make_one_invoice_and_pages_that_nobody_paid_on_are_closed() {
-    let world = World::new().await;
+    let world = Business::first_customer().await;
     let shop = Shop { db: &world.gateway.app.db, clock: &world.clock };
     for step in 1..8 {
         let terms =
@@ -470,7 +317,7 @@ async fn many_steps_make_one_invoice_and_pages_that_nobody_paid_on_are_closed() 
 #[tokio::test]
 async fn what_was_to_follow_makes_nothing_dearer() {
     let totals = async |by_way_of_less: bool| {
-        let world = World::new().await;
+        let world = Business::first_customer().await;
         world.subscribe("team", GOOD).await;
         world.days(10).await;
         if by_way_of_less {

@@ -1,59 +1,81 @@
-//! An invoice is final: what it bills for usage is compared with what was told for its span.
+//! An invoice is final: what it bills for usage is compared with what was told for its span, and what it left out is told again.
 
 use super::Follower;
+use crate::billing::export::SINCE;
 use crate::credits::Credits;
 use crate::db;
-use crate::db::invoice_proofs::InvoiceProof;
+use crate::db::invoice_proofs::{InvoiceProof, InvoiceVerdict};
 use crate::db::mirror::invoices::Invoice;
-use crate::db::proofs::Verdict;
 use crate::error::Result;
 use crate::id::TenantId;
 
 impl Follower {
-    /// Compares a final invoice's line of usage with what the minutes of its span are worth, and keeps the verdict. A negative sum is
-    /// billed as none. <https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api>
+    /// Compares a final invoice's line of usage with what the minutes of its span are worth, and keeps the verdict.
+    ///
+    /// A final invoice is the last word: usage of its span that came too late for it is on none after it, and a sum below
+    /// nothing is billed as nothing (<https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api>). So once all
+    /// of its minutes are proven, the difference counts as not told, and the export tells it in a minute of the running month.
+    /// It is a function of the minutes as they are now: where one of them turns out otherwise later, it comes out otherwise.
     ///
     /// # Errors
     /// `Database`, `Away`.
     pub async fn invoice(&self, tenant: TenantId, invoice: &Invoice) -> Result<()> {
         let span = invoice.metered_from.zip(invoice.metered_to);
-        let (Some((from, to)), Some(billed), Some(_)) =
-            (span, invoice.metered_quantity, invoice.finalized_at)
-        else {
+        let (Some(span), Some(_)) = (span, invoice.finalized_at) else { return Ok(()) };
+        let quantity = invoice.metered_quantity.map(Credits::from_micros);
+        let billed = quantity.unwrap_or_default();
+        let mut tx = self.db.begin().await?;
+        if db::accounts::lock(&mut tx, tenant, self.clock.now()).await?.is_none() {
             return Ok(());
-        };
-        let billed = Credits::from_micros(billed);
-        let (slots, in_flight) = db::invoice_proofs::worth(&self.db, tenant, (from, to)).await?;
-        let owed = slots.max(Credits::ZERO);
-        let verdict = match billed.cmp(&owed) {
-            std::cmp::Ordering::Equal if in_flight == 0 => Verdict::Equal,
-            _ if in_flight > 0 => Verdict::InFlight,
-            std::cmp::Ordering::Less => Verdict::Missing,
-            _ => Verdict::Extra,
-        };
-        if matches!(verdict, Verdict::Missing | Verdict::Extra) {
-            tracing::error!(%tenant, invoice = invoice.id, %billed, %slots, "an invoice does not bill what was told");
         }
-        let at = self.clock.now();
+        let before = db::invoice_proofs::get(&mut tx, &invoice.id).await?;
+        let (slots, in_flight) = db::invoice_proofs::worth(&mut tx, tenant, span).await?;
+        let period_id = db::invoice_proofs::period(&mut tx, tenant, span).await?;
+        let left_out = slots - billed;
+        let (verdict, carried) = if quantity.is_none() {
+            (InvoiceVerdict::Unreadable, Credits::ZERO)
+        } else if in_flight > 0 {
+            (InvoiceVerdict::InFlight, before.as_ref().map(|before| before.carried).unwrap_or_default())
+        } else if left_out.is_zero() {
+            (InvoiceVerdict::Equal, Credits::ZERO)
+        } else if period_id.is_some() {
+            (InvoiceVerdict::Carried, left_out)
+        } else if left_out.is_positive() {
+            (InvoiceVerdict::Missing, Credits::ZERO)
+        } else {
+            (InvoiceVerdict::Extra, Credits::ZERO)
+        };
         let proof = InvoiceProof {
             invoice: invoice.id.clone(),
             tenant_id: tenant,
-            starts_at: from,
-            ends_at: to,
+            starts_at: span.0,
+            ends_at: span.1,
             billed,
             slots,
             verdict,
-            at,
+            period_id,
+            carried,
+            at: self.clock.now(),
         };
-        db::invoice_proofs::put(&self.db, &proof).await
+        db::invoice_proofs::put(&mut tx, &proof).await?;
+        tx.commit().await?;
+        let is_news = before.is_none_or(|before| (before.verdict, before.carried) != (verdict, carried));
+        if is_news && !left_out.is_zero() && in_flight == 0 {
+            tracing::error!(
+                %tenant, invoice = invoice.id, %billed, %slots, %carried,
+                "an invoice does not bill what was told; what it left out goes to the running month"
+            );
+        }
+        Ok(())
     }
 
-    /// Compares those once more that could not be compared for good.
+    /// Compares the invoices of the last two months once more: minutes of theirs may count something else by now.
     ///
     /// # Errors
     /// `Database`, `Away`.
     pub async fn invoices_again(&self, tenant: TenantId) -> Result<()> {
-        for id in db::invoice_proofs::open(&self.db, tenant).await? {
+        let since = self.clock.now().minus(SINCE);
+        for id in db::invoice_proofs::since(&self.db, tenant, since).await? {
             if let Some(known) = db::mirror::invoices::get(&self.db, &id).await? {
                 self.invoice(tenant, &known.object).await?;
             }

@@ -16,6 +16,7 @@ use crate::accounts::grants::{self, GrantKind, NewGrant};
 use crate::audit::{Actor, By};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
+use crate::db::invoice_proofs::InvoiceVerdict;
 use crate::db::mirror::charges::{self, Charge};
 use crate::db::mirror::checkouts::{self, Checkout};
 use crate::db::mirror::{self, invoices as mirrored, subscriptions};
@@ -178,7 +179,7 @@ impl Follower {
     pub async fn measure(&self) -> Result<()> {
         let since = self.clock.now().minus(SINCE);
         let counted = db::invoice_proofs::verdicts(&self.db, since).await?;
-        for verdict in db::proofs::Verdict::ALL {
+        for verdict in InvoiceVerdict::ALL {
             let count = counted.iter().find(|(known, _)| known == verdict).map_or(0, |(_, count)| *count);
             self.metrics.invoices.with_label_values(&[verdict.as_str()]).set(count);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::minutes::{MINUTE, newest, newest_free};
 use super::slot::{Alarm, MARGIN, OLDEST, Reading, Step};
 use super::{Answer, Event, Export, ExportState, Meter};
+use crate::accounts;
 use crate::clock::{Clock, Timestamp};
 use crate::credits::Credits;
 use crate::db::exports::{Missing, SLOTS};
@@ -91,6 +92,8 @@ impl<M: Meter> Exporter<M> {
         if self.claim(tenant).await?.is_none() {
             return Ok(());
         }
+        // Whoever uses nothing owes what is late in the month that runs all the same.
+        accounts::standing(&self.db, tenant, self.clock.now()).await?;
         round.begun += self.begin(tenant).await?;
         for export in db::exports::of_tenant(&self.db, tenant, self.clock.now(), BATCH).await? {
             // Also where much is to be done, the claim holds.

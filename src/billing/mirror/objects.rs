@@ -238,7 +238,9 @@ impl RawInvoice {
     pub(super) fn kept(self, lines: &[Line], metered: &str) -> Found {
         let Some(customer) = id(self.customer) else { return Found::Nobodys };
         let lines: Vec<_> = lines.iter().filter(|line| line.is_of(metered)).collect();
-        let sum = |of: fn(&Line) -> i64| lines.iter().map(|line| of(line)).reduce(i64::saturating_add);
+        let amounts = lines.iter().map(|line| line.amount);
+        // Where one has none, it is not known how much is billed.
+        let quantities = lines.iter().map(|line| line.quantity).collect::<Option<Vec<_>>>();
         let subscription = self.parent.and_then(|parent| parent.subscription_details);
         object(Fetched::Invoice(Invoice {
             id: self.id,
@@ -260,8 +262,8 @@ impl RawInvoice {
             hosted_invoice_url: self.hosted_invoice_url,
             metered_from: lines.iter().map(|line| line.period.start.into()).min(),
             metered_to: lines.iter().map(|line| line.period.end.into()).max(),
-            metered_quantity: sum(|line| line.quantity.unwrap_or(0)),
-            metered_amount: sum(|line| line.amount),
+            metered_quantity: quantities.and_then(|all| all.into_iter().reduce(i64::saturating_add)),
+            metered_amount: amounts.reduce(i64::saturating_add),
             created_at: self.created.into(),
         }))
     }
@@ -436,7 +438,7 @@ mod tests {
             line("il_1", &json!("weir_plan_pro"), Some(1), (0, 1)),
             line("il_2", &json!("weir_credits"), Some(2_000_000), (100, 200)),
             line("il_3", &json!({ "id": "weir_credits" }), Some(40), (90, 150)),
-            line("il_4", &json!("weir_credits"), None, (100, 200)),
+            line("il_4", &json!("weir_credits"), Some(0), (100, 200)),
             { "id": "il_5", "amount": 5, "quantity": 5, "period": { "start": 0, "end": 0 }, "pricing": null },
         ]));
         let Fetched::Invoice(with) = fetched(read::<RawInvoice>(object.clone()).kept(&lines, "weir_credits"))
@@ -450,11 +452,21 @@ mod tests {
             (with.next_payment_attempt, with.finalized_at, with.paid_at),
             (Some(at(900)), Some(at(600)), None)
         );
-        let Fetched::Invoice(without) = fetched(read::<RawInvoice>(object).kept(&lines[..1], "weir_credits"))
+        let Fetched::Invoice(without) =
+            fetched(read::<RawInvoice>(object.clone()).kept(&lines[..1], "weir_credits"))
         else {
             panic!("an invoice")
         };
         assert_eq!((without.metered_quantity, without.metered_from), (None, None));
+        let lines: Vec<Line> = read(json!([
+            line("il_1", &json!("weir_credits"), Some(1), (100, 200)),
+            line("il_2", &json!("weir_credits"), None, (100, 200)),
+        ]));
+        let Fetched::Invoice(unknown) = fetched(read::<RawInvoice>(object).kept(&lines, "weir_credits"))
+        else {
+            panic!("an invoice")
+        };
+        assert_eq!((unknown.metered_quantity, unknown.metered_from), (None, Some(at(100))));
     }
 
     #[test]

@@ -6,15 +6,16 @@ use serde::Serialize;
 use stripe_billing::invoice::CreatePreviewInvoice;
 use stripe_client::StripeRequest;
 
+use super::super::export::SINCE;
 use super::super::stripe::Key;
 use super::{Shop, trouble};
 use crate::clock::Timestamp;
 use crate::config::amount_of;
 use crate::credits::Credits;
 use crate::db;
+use crate::db::invoice_proofs::Coming;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
-use crate::ledger;
 
 /// A line that Stripe has. Amounts are in the smallest unit of the currency.
 #[derive(Debug, Clone, Serialize)]
@@ -34,7 +35,7 @@ pub struct Preview {
     pub at: Option<Timestamp>,
     /// Everything but what was used: the base fee, changes of the plan, and so on.
     pub lines: Vec<Line>,
-    /// Credits that are owed in the running period: all calls that were charged until now.
+    /// Credits that are owed: all calls that were charged until now, and what came too late for the invoices before.
     pub used: Credits,
     /// Those of them that Stripe has counted already; the others are on their way.
     pub counted: Credits,
@@ -98,8 +99,12 @@ impl Shop {
     /// [`Error::Database`].
     pub async fn preview(&self, tenant: TenantId) -> Result<Preview> {
         let subscription = self.subscribed(tenant).await?;
-        let (_, used) = ledger::left_and_owed(&self.db, tenant, self.clock.now()).await?;
-        let counted = db::proofs::counted_now(&self.db, tenant, self.clock.now()).await?;
+        let now = self.clock.now();
+        let from = subscription.current_period_start.unwrap_or(subscription.billing_cycle_anchor);
+        let span = (now.minus(SINCE), now.minus(self.config.grace()));
+        let Coming { told, counted, missing, drawn } =
+            db::invoice_proofs::coming(&self.db, tenant, from, span).await?;
+        let used = told + missing + drawn;
         let request = CreatePreviewInvoice::new()
             .customer(subscription.customer.as_str())
             .subscription(subscription.id.as_str());

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::api::aggregate;
 use super::super::look::{text, whole};
+use super::super::settings::Billed;
 use super::super::world::World;
 use super::{Ledger, is_metered, money};
 use crate::clock::Timestamp;
@@ -152,6 +153,7 @@ pub fn name_of(world: &World, price: &Value) -> String {
 /// Brings the usage lines of a draft up to date.
 pub fn refresh(world: &World, invoice: &mut Value) {
     let customer = text(invoice, "customer").to_owned();
+    let seen = (world.settings.invoices_bill == Billed::Shown).then(|| world.time());
     let lines = invoice["lines"]["data"].as_array_mut().into_iter().flatten();
     let read_again = |line: &&mut Value| {
         let details = &line["parent"]["subscription_item_details"];
@@ -161,7 +163,7 @@ pub fn refresh(world: &World, invoice: &mut Value) {
         let price = world.live("price", text(&line["pricing"]["price_details"], "price"));
         let Some(price) = price.filter(|price| is_metered(price)) else { continue };
         let period = (whole(&line["period"], "start"), whole(&line["period"], "end"));
-        let (quantity, amount) = usage(world, price, &customer, period, None);
+        let (quantity, amount) = usage(world, price, &customer, period, seen);
         line["description"] = json!(format!("{quantity} × {}", name_of(world, price)));
         line["quantity"] = json!(quantity);
         line["quantity_decimal"] = json!(quantity.to_string());

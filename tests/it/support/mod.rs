@@ -1,6 +1,7 @@
 //! What the stories stand on: a gateway on a port of its own, clients of every era, and tools that misbehave.
 
 pub mod balancer;
+pub mod business;
 pub mod client;
 pub mod cluster;
 pub mod database;
