@@ -10,6 +10,12 @@ alter table accounts add column subscription text collate "C";
 alter table accounts add column next_plan text collate "C";
 alter table accounts add column next_plan_at bigint;
 
+-- What a period was given of what its plan includes: the share that it then was of this cycle, or, of the first one and of one whose whole
+-- cycle is paid for by itself, all. Not known of periods that are older.
+alter table periods add column cycle_starts_at bigint;
+alter table periods add column cycle_ends_at bigint;
+alter table periods add column has_all bigint not null default 0;
+
 -- Credits that a tenant wants to buy: what it was shown, and what it gets once that is paid.
 create table top_ups (
     id text collate "C" primary key not null,

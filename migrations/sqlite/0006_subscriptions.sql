@@ -10,6 +10,12 @@ alter table accounts add column subscription text;
 alter table accounts add column next_plan text;
 alter table accounts add column next_plan_at integer;
 
+-- What a period was given of what its plan includes: the share that it then was of this cycle, or, of the first one and of one whose whole
+-- cycle is paid for by itself, all. Not known of periods that are older.
+alter table periods add column cycle_starts_at integer;
+alter table periods add column cycle_ends_at integer;
+alter table periods add column has_all integer not null default 0;
+
 -- Credits that a tenant wants to buy: what it was shown, and what it gets once that is paid.
 create table top_ups (
     id text primary key not null,

@@ -133,7 +133,8 @@ pub(super) async fn open_one(
         overage_leased: Credits::ZERO,
         closed_at: None,
     };
-    db::periods::insert(tx, &period).await?;
+    let has_all = matches!(beginning, Beginning::First | Beginning::Paid);
+    db::periods::insert(tx, &period, &whole, has_all).await?;
     if included.is_positive() {
         let source = source_of(period.id);
         let mut grant = Grant::new(period.tenant_id, GrantKind::Included, source, included, starts_at);

@@ -1,5 +1,7 @@
 //! Periods of accounts: rows and SQL. How they follow one another is in [`crate::accounts`].
 
+use std::ops::Range;
+
 use sqlx::FromRow;
 
 use super::{Db, JsonText, Listed, Page, Tx, done};
@@ -111,12 +113,18 @@ pub(crate) async fn list(db: &Db, tenant: TenantId, page: Page<PeriodId>) -> Res
     Ok(page.cut(rows))
 }
 
-/// Adds a period of which nothing is used.
-pub(crate) async fn insert(tx: &mut Tx, period: &Period) -> Result<()> {
+/// Adds a period of which nothing is used, in its cycle; `has_all`: it is given all that its plan includes, whatever its share.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    period: &Period,
+    cycle: &Range<Timestamp>,
+    has_all: bool,
+) -> Result<()> {
     in_tx!(tx, |conn| done(
         sqlx::query(
-            "insert into periods (id, tenant_id, plan, price_version_id, starts_at, ends_at, hard_cap, soft_cap)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)"
+            "insert into periods (id, tenant_id, plan, price_version_id, starts_at, ends_at, hard_cap, soft_cap,
+                                  cycle_starts_at, cycle_ends_at, has_all)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
         )
         .bind(period.id)
         .bind(period.tenant_id)
@@ -126,6 +134,9 @@ pub(crate) async fn insert(tx: &mut Tx, period: &Period) -> Result<()> {
         .bind(period.ends_at)
         .bind(period.hard_cap)
         .bind(period.soft_cap)
+        .bind(cycle.start)
+        .bind(cycle.end)
+        .bind(i64::from(has_all))
         .execute(conn)
     ))
     .map(|_| ())

@@ -341,10 +341,12 @@ impl Maker {
             let closed = quoted((place < 2).then_some(to + HOUR)).replace('\'', "");
             let _ = write!(
                 sql,
-                "insert into periods values ('{id}', '{tenant}', 'gold', '{}', {from}, {to}, {}, null, {used}, {}, {closed});",
+                "insert into periods values ('{id}', '{tenant}', 'gold', '{}', {from}, {to}, {}, null, {used}, {}, {closed},
+                                             {from}, {to}, {});",
                 self.versions[usize::from(place == 2)].0,
                 60 * CREDIT,
                 sum(true, &owed),
+                u8::from(place == 0),
             );
         }
         for (place, grant) in grants.iter().enumerate() {

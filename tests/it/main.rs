@@ -46,3 +46,4 @@ mod subscriptions;
 mod support;
 mod usage;
 mod webhooks;
+mod year;

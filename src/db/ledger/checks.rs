@@ -58,12 +58,6 @@ pub(crate) struct SlabRow {
     pub(crate) used: Credits,
 }
 
-#[derive(Debug, Clone, FromRow)]
-pub(crate) struct AccountRow {
-    pub(crate) cycle: String,
-    pub(crate) anchor_at: Timestamp,
-}
-
 /// A period, with what it should say.
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct PeriodFacts {
@@ -76,6 +70,11 @@ pub(crate) struct PeriodFacts {
     pub(crate) overage_used: Credits,
     pub(crate) overage_leased: Credits,
     pub(crate) closed_at: Option<Timestamp>,
+    /// The cycle that it was opened in; not known of old ones.
+    pub(crate) cycle_starts_at: Option<Timestamp>,
+    pub(crate) cycle_ends_at: Option<Timestamp>,
+    /// Not 0: it was given all that its plan includes.
+    pub(crate) has_all: i64,
     /// Used of closed slabs on which nothing was granted.
     pub(crate) slabs_used: Credits,
     /// What open ones of these hold.
@@ -156,12 +155,6 @@ pub(crate) async fn versions_of(tx: &mut Tx, plan: &str) -> Result<Vec<price_ver
     .fetch_all(conn))
 }
 
-pub(crate) async fn account(tx: &mut Tx, tenant: TenantId) -> Result<Option<AccountRow>> {
-    in_tx!(tx, |conn| sqlx::query_as("select cycle, anchor_at from accounts where tenant_id = $1")
-        .bind(tenant)
-        .fetch_optional(conn))
-}
-
 /// The calls of a tenant, in the order in which they began, after the one that began then and has this id.
 pub(crate) async fn calls(tx: &mut Tx, tenant: TenantId, after: (Timestamp, &str)) -> Result<Vec<CallFacts>> {
     in_tx!(tx, |conn| {
@@ -219,7 +212,7 @@ pub(crate) async fn periods(tx: &mut Tx, tenant: TenantId) -> Result<Vec<PeriodF
     in_tx!(tx, |conn| {
         sqlx::query_as(
         "select p.id, p.plan, p.price_version_id, p.starts_at, p.ends_at, p.hard_cap, p.overage_used, p.overage_leased,
-                p.closed_at,
+                p.closed_at, p.cycle_starts_at, p.cycle_ends_at, p.has_all,
                 coalesce((select cast(sum(s.used) as bigint) from slabs s
                           where s.period_id = p.id and s.grant_id is null and s.closed_at is not null), 0) as slabs_used,
                 coalesce((select cast(sum(s.amount) as bigint) from slabs s

@@ -5,15 +5,13 @@ use std::ops::RangeInclusive;
 
 use super::report::{Check, Report, holds};
 use super::{Scope, prices};
-use crate::accounts::cycle;
 use crate::clock::Timestamp;
 use crate::credits::Credits;
 use crate::db::Tx;
 use crate::db::grants::source_of;
-use crate::db::ledger::checks::{self, AccountRow, CorrectionFacts, GrantFacts, PeriodFacts};
+use crate::db::ledger::checks::{self, CorrectionFacts, GrantFacts, PeriodFacts};
 use crate::error::Result;
 use crate::id::{PeriodId, SlabId};
-use crate::prices::Cycle;
 
 /// How long upkeep may take: a grant may have something left after its end, and a call be taken back in part.
 pub(super) const GRACE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -103,12 +101,11 @@ pub(super) async fn grants(
             }
         }
     }
-    let account = checks::account(tx, scope.tenant).await?;
     for (at, period) in periods.iter().enumerate() {
         let history = book.of(tx, &period.plan).await?;
         let version = history.versions().iter().find(|version| version.id == period.price_version_id);
-        let (Some(version), Some(account)) = (version, &account) else { continue };
-        let may_be = allowed(version.terms.included, account, &periods[..at], period);
+        let Some(version) = version else { continue };
+        let may_be = allowed(version.terms.included, &periods[..at], period);
         report.add(Check::Included, included(scope, period, given.get(&period.id), may_be));
     }
     Ok(())
@@ -141,21 +138,20 @@ fn one_grant(scope: &Scope<'_>, grant: &GrantFacts, period: Option<&PeriodFacts>
     })
 }
 
-/// What a period may have been given whose plan includes `full`: all of it, if it is the account's first; else the share that it
-/// then was of its cycle, and up to that much where others before it in the same cycle were given something.
-fn allowed(
-    full: Credits,
-    account: &AccountRow,
-    before: &[PeriodFacts],
-    period: &PeriodFacts,
-) -> RangeInclusive<Credits> {
-    let Some(last) = before.last() else { return full..=full };
-    let cycle = if account.cycle == "anchored" { Cycle::Anchored } else { Cycle::Calendar };
-    let whole = cycle::containing(cycle, account.anchor_at, period.starts_at);
-    let length = |from: Timestamp| u64::try_from(whole.end.as_micros() - from.as_micros()).unwrap_or(0);
-    let share = full.share(length(period.starts_at), length(whole.start));
-    let least = if last.starts_at >= whole.start { Credits::ZERO } else { share };
-    least..=share
+/// What a period may have been given whose plan includes `full`: all of it, if it is the account's first, or its cycle was paid for
+/// by itself; else the share that it then was of its cycle, and up to that much where others before it in the same cycle were
+/// given something. Of an old one the cycle is not known.
+fn allowed(full: Credits, before: &[PeriodFacts], period: &PeriodFacts) -> RangeInclusive<Credits> {
+    if period.has_all != 0 {
+        return full..=full;
+    }
+    let Some((start, end)) = period.cycle_starts_at.zip(period.cycle_ends_at) else {
+        return Credits::ZERO..=full;
+    };
+    let length = |from: Timestamp| u64::try_from(end.as_micros() - from.as_micros()).unwrap_or(0);
+    let share = full.share(length(period.starts_at), length(start));
+    let is_alone = before.last().is_none_or(|last| last.starts_at < start);
+    if is_alone { share..=share } else { Credits::ZERO..=share }
 }
 
 fn included(

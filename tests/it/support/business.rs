@@ -11,7 +11,7 @@ use weir::id::TenantId;
 use weir::standin::{SECRET_KEY, Standin};
 
 use super::database::rows;
-use super::gateway::{self, Key};
+use super::gateway::{self, Builder, Key};
 use super::shop::Shop;
 use super::stripe::{self, standin};
 use super::{Draft, Gateway, Modern, Reply, eventually};
@@ -53,17 +53,21 @@ impl Business {
     /// One that sells the plans free, pro, team, firm and taste, on which a call costs a quarter of a credit. What it does by itself it
     /// does so often that nobody waits for it.
     pub async fn new() -> Arc<Self> {
+        Self::with(|builder| builder).await
+    }
+
+    /// The same, otherwise configured.
+    pub async fn with(configured: impl FnOnce(Builder) -> Builder) -> Arc<Self> {
         let clock = Clock::manual(Timestamp::from_micros(START));
         let standin = standin(clock.clone()).await;
-        let gateway = stripe::billing(&clock, &standin)
+        let builder = stripe::billing(&clock, &standin)
             .set("billing.webhook_secrets", SECRET)
             .set("billing.credit_price", "25")
             .set("billing.after_plan", "free")
             .set("billing.top_ups", "100=2500")
             .set("billing.export_every_ms", 100)
-            .set("billing.inbox_every_ms", 50)
-            .start()
-            .await;
+            .set("billing.inbox_every_ms", 50);
+        let gateway = configured(builder).start().await;
         standin.add_webhook(&format!("{}/webhooks/stripe", gateway.url), SECRET).expect("an endpoint");
         stripe::set_up(&gateway, &clock).await;
         let business = Self { clock, standin, gateway };
@@ -104,12 +108,16 @@ impl Business {
         Customer { business: self.clone(), buyer, caller }
     }
 
+    pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        rows(self.gateway.database_url(), sql).await
+    }
+
     pub async fn number(&self, sql: &str) -> i64 {
         self.text(sql).await.parse().expect("a number")
     }
 
     pub async fn text(&self, sql: &str) -> String {
-        rows(self.gateway.database_url(), sql).await[0][0].clone()
+        self.rows(sql).await[0][0].clone()
     }
 
     /// Waits until everything that was owed is told and proven.
