@@ -124,6 +124,11 @@ impl World {
         reply.result()["isError"] == json!(false)
     }
 
+    /// Whether the ledger is right.
+    async fn is_verified(&self) {
+        Shop { db: &self.gateway.app.db, clock: &self.clock }.is_verified().await;
+    }
+
     async fn number(&self, sql: &str) -> i64 {
         rows(self.gateway.database_url(), sql).await[0][0].parse().expect("a number")
     }
@@ -217,6 +222,7 @@ async fn sign_up_pay_call_and_see_the_invoice() {
         1900 + 1919
     );
     assert_eq!(world.account().await["access"], "open");
+    world.is_verified().await;
 }
 
 #[tokio::test]
@@ -313,6 +319,7 @@ async fn more_holds_at_once_and_less_from_the_next_month_on() {
         })
         .await;
     assert_eq!(world.ask("DELETE", "/billing/plan", Value::Null).await.status, 409);
+    world.is_verified().await;
 }
 
 #[tokio::test]
@@ -340,6 +347,7 @@ async fn a_trial_owes_nothing_and_there_is_one() {
     world.comes_to("its end", |account| account["has_subscription"] == false).await;
     world.subscribe("taste", GOOD).await;
     assert_eq!(world.account().await["access"], "open", "a second one is no trial");
+    world.is_verified().await;
 }
 
 #[tokio::test]

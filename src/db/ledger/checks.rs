@@ -62,6 +62,8 @@ pub(crate) struct SlabRow {
 pub(crate) struct AccountRow {
     pub(crate) cycle: String,
     pub(crate) anchor_at: Timestamp,
+    /// How many subscriptions its tenant ever had.
+    pub(crate) subscriptions: i64,
 }
 
 /// A period, with what it should say.
@@ -157,9 +159,15 @@ pub(crate) async fn versions_of(tx: &mut Tx, plan: &str) -> Result<Vec<price_ver
 }
 
 pub(crate) async fn account(tx: &mut Tx, tenant: TenantId) -> Result<Option<AccountRow>> {
-    in_tx!(tx, |conn| sqlx::query_as("select cycle, anchor_at from accounts where tenant_id = $1")
-        .bind(tenant)
-        .fetch_optional(conn))
+    in_tx!(tx, |conn| {
+        sqlx::query_as(
+        "select cycle, anchor_at,
+                (select count(*) from billing_subscriptions s where s.tenant_id = a.tenant_id) as subscriptions
+         from accounts a where tenant_id = $1"
+    )
+    .bind(tenant)
+    .fetch_optional(conn)
+    })
 }
 
 /// The calls of a tenant, in the order in which they began, after the one that began then and has this id.

@@ -142,13 +142,18 @@ fn one_grant(scope: &Scope<'_>, grant: &GrantFacts, period: Option<&PeriodFacts>
 }
 
 /// What a period may have been given whose plan includes `full`: all of it, if it is the account's first; else the share that it
-/// then was of its cycle, and up to that much where others before it in the same cycle were given something.
+/// then was of its cycle, and up to that much where others before it in the same cycle were given something. A subscription moves
+/// the months to those of its invoices, and what begins with a payment is given whole; of how they were counted before nothing is
+/// kept, so of such a tenant it is only known what is too much.
 fn allowed(
     full: Credits,
     account: &AccountRow,
     before: &[PeriodFacts],
     period: &PeriodFacts,
 ) -> RangeInclusive<Credits> {
+    if account.subscriptions > 0 {
+        return Credits::ZERO..=full;
+    }
     let Some(last) = before.last() else { return full..=full };
     let cycle = if account.cycle == "anchored" { Cycle::Anchored } else { Cycle::Calendar };
     let whole = cycle::containing(cycle, account.anchor_at, period.starts_at);
