@@ -369,6 +369,18 @@ pub(crate) async fn stray_events(tx: &mut Tx, tenant: &str) -> Result<Strays> {
     )
 }
 
+/// Exports of periods of another tenant, or of tenants without a customer or an account.
+pub(crate) async fn stray_exports(tx: &mut Tx, tenant: &str) -> Result<Strays> {
+    strays!(
+        tx,
+        tenant,
+        "exports",
+        "left join periods p on p.id = r.period_id left join billing_customers c on c.tenant_id = r.tenant_id
+         left join accounts a on a.tenant_id = r.tenant_id",
+        "p.id is null or p.tenant_id <> r.tenant_id or c.tenant_id is null or a.tenant_id is null"
+    )
+}
+
 /// Periods of tenants without an account.
 pub(crate) async fn stray_periods(tx: &mut Tx, tenant: &str) -> Result<Strays> {
     strays!(tx, tenant, "periods", "left join accounts a on a.tenant_id = r.tenant_id", "a.tenant_id is null")
