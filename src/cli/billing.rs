@@ -77,7 +77,8 @@ enum BillingCommand {
         #[command(flatten)]
         adjust: AdjustArgs,
     },
-    /// Check that the key, its permissions, the account and the webhook endpoint are as Weir needs them; exit code 1 if not
+    /// Check that the key, its permissions, the account and the webhook endpoint are as Weir needs them, and that somebody is
+    /// billed for what plans let tenants owe; exit code 1 if not
     Doctor {
         #[command(flatten)]
         config: ConfigArgs,
@@ -131,8 +132,16 @@ pub(super) async fn run(args: BillingArgs) -> Result<(), Failure> {
             print_json(&shop.credit_note(adjust.of(tenant), &invoice, to).await.map_err(explain)?)
         }
         BillingCommand::Doctor { config } => {
-            let (stripe, config) = connect(config)?;
-            print(&doctor::examine(&stripe, &config.billing, &config.public_url()).await)
+            let (stripe, settings) = connect(config.clone())?;
+            let mut lines = doctor::examine(&stripe, &settings.billing, &settings.public_url()).await;
+            lines.extend(match config.database().await {
+                Ok(Store { db, clock, .. }) => {
+                    doctor::plans::check(&db, &settings.billing, clock.now()).await
+                }
+                // Of Stripe there is something to be said all the same.
+                Err(why) => doctor::plans::unchecked(&why.to_string()),
+            });
+            print(&lines)
         }
     }
 }

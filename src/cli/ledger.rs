@@ -18,7 +18,8 @@ pub struct LedgerArgs {
 
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
-    /// Check that every charge follows from its prices and that all sums are right; exit code 1 if not. Changes nothing
+    /// Check that every charge follows from its prices, that all sums are right, and that what is owed was told to Stripe or waits to
+    /// be; exit code 1 if not. Changes nothing
     Verify {
         /// Only this tenant: its id, tn_..., or its name
         #[arg(long)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod balance;
 pub(crate) mod checks;
+pub(crate) mod export_checks;
 pub(crate) mod floor;
 
 use std::ops::Range;

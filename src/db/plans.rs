@@ -46,6 +46,16 @@ pub(crate) async fn list(db: &Db, page: Page<PlanName>) -> Result<Listed<Plan>> 
     Ok(page.cut(rows))
 }
 
+/// Plans that have prices, now or later, by name, after this one; at most so many.
+pub(crate) async fn priced(db: &Db, after: Option<&PlanName>, limit: i64) -> Result<Vec<PlanName>> {
+    on_reader!(db, |conn| sqlx::query_scalar(
+        "select distinct plan from price_versions where plan > $1 order by plan limit $2"
+    )
+    .bind(after.map_or("", PlanName::as_str))
+    .bind(limit)
+    .fetch_all(conn))
+}
+
 /// One plan; until the transaction ends, nobody else can change it.
 pub(crate) async fn lock(tx: &mut Tx, name: &PlanName) -> Result<Option<Plan>> {
     // An update that changes nothing takes the row's lock on PostgreSQL; SQLite's writer is alone anyway.

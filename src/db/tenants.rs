@@ -37,6 +37,39 @@ pub struct Tenant {
     pub updated_at: Timestamp,
 }
 
+/// Tenants for whom nobody pays.
+#[derive(Debug, Clone)]
+pub(crate) struct Unsubscribed {
+    pub(crate) count: i64,
+    /// Some of their names.
+    pub(crate) names: Vec<String>,
+}
+
+/// The tenants on a plan that have no subscription that goes on; at most so many names.
+pub(crate) async fn unsubscribed(db: &Db, plan: &str, limit: i64) -> Result<Unsubscribed> {
+    let count = on_reader!(db, |conn| sqlx::query_scalar(
+        "select count(*) from tenants t
+         where t.plan = $1 and t.status <> 'deleted'
+               and not exists (select 1 from billing_subscriptions s
+                               where s.tenant_id = t.id
+                                     and s.status in ('trialing', 'active', 'past_due', 'unpaid', 'paused'))"
+    )
+    .bind(plan)
+    .fetch_one(conn))?;
+    let names = on_reader!(db, |conn| sqlx::query_scalar(
+        "select t.name from tenants t
+         where t.plan = $1 and t.status <> 'deleted'
+               and not exists (select 1 from billing_subscriptions s
+                               where s.tenant_id = t.id
+                                     and s.status in ('trialing', 'active', 'past_due', 'unpaid', 'paused'))
+         order by t.id limit $2"
+    )
+    .bind(plan)
+    .bind(limit)
+    .fetch_all(conn))?;
+    Ok(Unsubscribed { count, names })
+}
+
 pub(crate) async fn insert(tx: &mut Tx, id: TenantId, name: &str, now: Timestamp) -> Result<Tenant> {
     in_tx!(tx, |conn| sqlx::query_as(
         "insert into tenants (id, name, status, created_at, updated_at)

@@ -1,5 +1,6 @@
 //! What tenants owe becomes usage at Stripe, and is proven there. Against the stand-in.
 
+use std::process::Command;
 use std::time::Duration;
 
 use http::Method;
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 use weir::billing::export::{Proof, Round, Verdict};
 use weir::billing::job::Job;
 use weir::clock::{Clock, Timestamp};
+use weir::ledger::verify::{self, Check, Options};
 use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 
 use crate::support::database::rows;
@@ -119,6 +121,20 @@ impl World {
         self.standin.requests().iter().filter(|seen| seen.path.ends_with("/event_summaries")).count()
     }
 
+    /// Somebody else tells of usage in the minute of the first export.
+    async fn add_usage(&self, micros: i64) {
+        let sql = "select slot, customer from exports join billing_customers using (tenant_id) order by slot";
+        let row = rows(self.gateway.database_url(), sql).await.remove(0);
+        let second: i64 = row[0].parse::<i64>().expect("a slot") / 1_000_000;
+        let form = [
+            ("event_name", "weir_credits".to_owned()),
+            ("payload[value]", micros.to_string()),
+            ("payload[stripe_customer_id]", row[1].clone()),
+            ("timestamp", (second + 5).to_string()),
+        ];
+        self.ask(Method::POST, "/v1/billing/meter_events", &form).await;
+    }
+
     async fn export(&self) -> Round {
         self.job.export().await.expect("a round")
     }
@@ -208,16 +224,7 @@ async fn usage_from_elsewhere_is_found_and_taken_back() {
     world.export().await;
     world.clock.advance(3 * MINUTE);
     assert_eq!(world.export().await.verified, 1);
-    let sql = "select slot, customer from exports join billing_customers using (tenant_id)";
-    let row = rows(world.gateway.database_url(), sql).await.remove(0);
-    let second: i64 = row[0].parse::<i64>().expect("a slot") / 1_000_000;
-    let form = [
-        ("event_name", "weir_credits".to_owned()),
-        ("payload[value]", "7".to_owned()),
-        ("payload[stripe_customer_id]", row[1].clone()),
-        ("timestamp", (second + 5).to_string()),
-    ];
-    world.ask(Method::POST, "/v1/billing/meter_events", &form).await;
+    world.add_usage(7).await;
     assert_eq!(world.proof().await.verdict, Verdict::Extra);
     assert_eq!(world.proof().await.verdict, Verdict::InFlight, "it is known, and to be set right");
     assert_eq!(world.export().await.sent, 1);
@@ -225,6 +232,63 @@ async fn usage_from_elsewhere_is_found_and_taken_back() {
     assert_eq!(world.export().await.verified, 1);
     assert_eq!(world.billed().await, 1_000_000);
     assert_eq!(world.proof().await.verdict, Verdict::Equal);
+}
+
+/// Whatever is said by it, the ledger is right: by the library at the time of this story, and on the command line.
+#[tokio::test]
+async fn a_ledger_with_exports_in_every_state_is_verified() {
+    let world = World::new(3_600_000).await;
+    world.use_tools(4).await;
+    // Nobody is a customer yet.
+    let looked = async |check: Check| {
+        let options = Options { tenant: None, free: &[], replay: 24 * HOUR };
+        let report = verify::verify(&world.gateway.app.db, &world.clock, &options).await.expect("a report");
+        assert!(report.is_clean(), "{report:#?}");
+        report.of(check).looked
+    };
+    assert_eq!(looked(Check::Told).await, 0);
+    world.export().await;
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    assert_eq!((looked(Check::Told).await, looked(Check::Exports).await), (1, 1));
+    // Somebody else uses its minute, so it is frozen, and what is too much taken back.
+    world.add_usage(7).await;
+    assert_eq!(world.proof().await.verdict, Verdict::Extra);
+    assert_eq!(looked(Check::Exports).await, 1, "more was counted than is owed, and that says why");
+    assert_eq!(world.export().await.sent, 1);
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    world.use_tools(2).await;
+    assert_eq!(looked(Check::Told).await, 1, "it waits");
+    assert_eq!(world.export().await.sent, 1);
+    // What was sent cannot be read back, and what is sent then has no answer.
+    world.standin.fault(Fault::new(Trouble::BadGateway).on("GET", "/v1/billing/meters").times(9));
+    world.standin.fault(Fault::new(Trouble::BadGateway).on("POST", "/v1/billing/meter_events").times(9));
+    world.use_tools(1).await;
+    world.export().await;
+    let states = "select distinct state from exports order by state";
+    let states = rows(world.gateway.database_url(), states).await.concat();
+    assert_eq!(states, ["frozen", "open", "sent", "verified"]);
+    assert_eq!((looked(Check::Minutes).await, looked(Check::Tenants).await > 0), (4, true));
+
+    let url = world.gateway.database_url().to_owned();
+    let verify = async || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(["ledger", "verify", "--json"]).env_clear().env("WEIR_DATABASE__URL", &url);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends");
+        let output = output.expect("it runs");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let checks = report["checks"].as_array().expect("checks").clone();
+        let told = checks.into_iter().find(|check| check["check"] == "told").expect("a check");
+        (output.status.code(), told)
+    };
+    let (code, told) = verify().await;
+    assert_eq!((code, &told["looked"]), (Some(0), &json!(1)), "{told}");
+    // Less owed than told: the ledger itself says no, and so do the exports.
+    let harm = "update periods set overage_used = overage_used - 1000 returning id";
+    rows(&url, harm).await;
+    let (code, told) = verify().await;
+    assert_eq!((code, &told["wrong"]), (Some(1), &json!(1)), "{told}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod accounts;
 mod admin;
 mod bad_input;
 mod billing;
+mod billing_doctor;
 mod billing_export;
 mod billing_schedules;
 mod carried;

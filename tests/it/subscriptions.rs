@@ -64,6 +64,7 @@ async fn sign_up_pay_call_and_see_the_invoice() {
         1900 + 1919
     );
     assert_eq!(world.account().await["access"], "open");
+    world.is_verified().await;
 }
 
 #[tokio::test]
@@ -160,6 +161,7 @@ async fn more_holds_at_once_and_less_from_the_next_month_on() {
         })
         .await;
     assert_eq!(world.ask("DELETE", "/billing/plan", Value::Null).await.status, 409);
+    world.is_verified().await;
 }
 
 #[tokio::test]
@@ -187,6 +189,7 @@ async fn a_trial_owes_nothing_and_there_is_one() {
     world.comes_to("its end", |account| account["has_subscription"] == false).await;
     world.subscribe("taste", GOOD).await;
     assert_eq!(world.account().await["access"], "open", "a second one is no trial");
+    world.is_verified().await;
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
-//! Whether the Stripe account is as Weir needs it. Changes nothing there.
+//! Whether the Stripe account is as Weir needs it, and whether plans are such that somebody is billed. Changes nothing.
 
 mod grace;
 mod permissions;
+pub mod plans;
 mod webhook;
 
 use stripe_billing::billing_meter::ListBillingMeter;
@@ -11,7 +12,7 @@ use super::setup::Site;
 use super::stripe::{Stripe, VERSION};
 use crate::config;
 
-/// Looks at everything. `public_url` is where Stripe reaches Weir.
+/// Looks at everything at Stripe. `public_url` is where Stripe reaches Weir.
 pub async fn examine(stripe: &Stripe, config: &config::Billing, public_url: &str) -> Vec<Line> {
     let mut lines = Vec::new();
     lines.push(key(stripe).await);

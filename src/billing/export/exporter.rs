@@ -18,7 +18,7 @@ const BATCH: i64 = 200;
 /// How long a tenant is claimed: longer than any request to the provider may take.
 const CLAIM: Duration = Duration::from_secs(300);
 /// How long after its end a period may still owe something else than was told, and is compared.
-pub(in crate::billing) const SINCE: Duration = Duration::from_secs(62 * 24 * 3600);
+pub(crate) const SINCE: Duration = Duration::from_secs(62 * 24 * 3600);
 /// How often an event is sent to the account of our own while proof is missing, and how old what lacks it must be.
 const CANARY: Duration = Duration::from_secs(3600);
 /// The most that one event tells, either way: the provider takes 15 digits

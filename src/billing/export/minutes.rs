@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 
 /// A minute, in microseconds.
-pub(super) const MINUTE: i64 = 60_000_000;
+pub(crate) const MINUTE: i64 = 60_000_000;
 
 /// The beginning of the newest minute that is over by then.
 pub(super) fn newest(to: Timestamp) -> Timestamp {

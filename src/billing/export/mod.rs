@@ -23,8 +23,10 @@ use crate::credits::Credits;
 
 pub use crate::db::exports::{Export, ExportState};
 pub use crate::db::proofs::{Proof, Verdict};
-pub(in crate::billing) use exporter::SINCE;
+pub(crate) use exporter::SINCE;
 pub use exporter::{Exporter, Round, Rules};
+pub(crate) use minutes::MINUTE;
+pub(crate) use slot::OLDEST;
 
 /// An event of the meter.
 #[derive(Debug, Clone, PartialEq, Eq)]

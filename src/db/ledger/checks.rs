@@ -83,6 +83,8 @@ pub(crate) struct PeriodFacts {
     pub(crate) slabs_open: i64,
     /// What corrections changed.
     pub(crate) corrected: Credits,
+    /// What was told of it, and left out of a final invoice; negative: billed beyond that.
+    pub(crate) carried: Credits,
 }
 
 /// A grant, with what it should say.
@@ -221,7 +223,8 @@ pub(crate) async fn periods(tx: &mut Tx, tenant: TenantId) -> Result<Vec<PeriodF
                 coalesce((select cast(sum(case when k.kind = 'true_up' then -k.credits
                                                when k.grant_id is null and k.booked = 'source' then k.credits
                                                else 0 end) as bigint)
-                          from corrections k where k.period_id = p.id), 0) as corrected
+                          from corrections k where k.period_id = p.id), 0) as corrected,
+                coalesce((select cast(sum(i.carried) as bigint) from invoice_proofs i where i.period_id = p.id), 0) as carried
          from periods p where p.tenant_id = $1 order by p.starts_at, p.id"
     )
     .bind(tenant)
@@ -351,6 +354,18 @@ pub(crate) async fn stray_events(tx: &mut Tx, tenant: &str) -> Result<Strays> {
         "account_events",
         "left join periods p on p.id = r.period_id",
         "p.id is null or p.tenant_id <> r.tenant_id"
+    )
+}
+
+/// Exports of periods of another tenant, or of tenants without a customer or an account.
+pub(crate) async fn stray_exports(tx: &mut Tx, tenant: &str) -> Result<Strays> {
+    strays!(
+        tx,
+        tenant,
+        "exports",
+        "left join periods p on p.id = r.period_id left join billing_customers c on c.tenant_id = r.tenant_id
+         left join accounts a on a.tenant_id = r.tenant_id",
+        "p.id is null or p.tenant_id <> r.tenant_id or c.tenant_id is null or a.tenant_id is null"
     )
 }
 

@@ -4,6 +4,7 @@
 //! Memory is bounded by what one period, one day and one page of one tenant hold.
 
 mod calls;
+mod exports;
 mod prices;
 mod report;
 mod sources;
@@ -110,6 +111,7 @@ async fn one_tenant(
     let periods = checks::periods(tx, scope.tenant).await?;
     sources::periods(tx, scope, book, &periods, report).await?;
     sources::grants(tx, scope, book, &periods, report).await?;
+    exports::verify(tx, scope, &periods, report).await?;
     calls::Walk::new(tx, scope, &periods).await?.run(tx, book, report).await
 }
 
@@ -122,6 +124,7 @@ async fn strays(tx: &mut Tx, tenant: Option<TenantId>, report: &mut Report) -> R
         checks::stray_corrections(tx, &tenant).await?,
         checks::stray_events(tx, &tenant).await?,
         checks::stray_periods(tx, &tenant).await?,
+        checks::stray_exports(tx, &tenant).await?,
     ];
     for Strays { looked, wrong, examples } in found {
         let examples =

@@ -57,6 +57,12 @@ checks! {
     Corrections = "corrections": "what was taken back of a call is what it drew, once",
     /// Sums are those of the calls.
     Sums = "daily_sums": "daily sums are those of the calls",
+    /// Exports are whole.
+    Exports = "exports": "exports have what goes with their state",
+    /// Exports have minutes of their own.
+    Minutes = "export_minutes": "every export has a minute of its own, which it could use when it was begun",
+    /// What is owed was told.
+    Told = "told": "what periods owe was told to the provider of invoices or still can be, and no more without a reason",
     /// Nothing refers to another tenant's things.
     Tenants = "tenants": "nothing refers to what is another tenant's",
 }

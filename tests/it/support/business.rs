@@ -120,6 +120,11 @@ impl Business {
         self.rows(sql).await[0][0].clone()
     }
 
+    /// Whether the ledger is right.
+    pub async fn is_verified(&self) {
+        Shop { db: &self.gateway.app.db, clock: &self.clock }.is_verified().await;
+    }
+
     /// Waits until everything that was owed is told and proven.
     pub async fn is_proven(&self, micros: i64) {
         let sum = "select cast(coalesce(sum(counted), 0) as bigint) from exports";

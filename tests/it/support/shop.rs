@@ -9,6 +9,7 @@ use weir::clock::{Clock, Timestamp};
 use weir::credits::Credits;
 use weir::db::Db;
 use weir::id::TenantId;
+use weir::ledger::verify::{self, Options};
 use weir::plans::PlanName;
 use weir::prices::{self, PriceVersion, Terms};
 use weir::tenants;
@@ -55,6 +56,13 @@ impl Shop<'_> {
             tenants::create(self.db, self.clock, Actor::Cli, &tenant.to_string()).await.expect("a tenant");
         self.put_on(tenant.id, name).await;
         gateway::key(self.db, self.clock, tenant.id).await
+    }
+
+    /// Whether `weir ledger verify` finds nothing wrong.
+    pub async fn is_verified(&self) {
+        let options = Options { tenant: None, free: &[], replay: Duration::from_secs(86_400) };
+        let report = verify::verify(self.db, self.clock, &options).await.expect("a report");
+        assert!(report.is_clean(), "{report:#?}");
     }
 
     /// Gives a tenant credits.

@@ -254,7 +254,7 @@ async fn the_books_balance_at_the_end_of_each_month() {
         }
         year.until(month(in_month + 1)).await;
         year.rests().await;
-        table.close(&year, in_month).await;
+        table.close(&year).await;
     }
     assert_eq!(year.people.len(), TENANTS);
     eprintln!("{table}");
