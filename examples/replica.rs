@@ -41,7 +41,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The system's clock, or one whose hand is a file that a story moves, for all its processes at once.
-#[expect(clippy::disallowed_methods, reason = "names a file for tests, not a setting of Weir")]
 fn clock() -> Clock {
     let Some(file) = std::env::var_os("WEIR_TEST_CLOCK").map(PathBuf::from) else { return Clock::system() };
     Clock::elsewhere(move || {

@@ -7,6 +7,7 @@ mod admin;
 mod bad_input;
 mod billing;
 mod billing_export;
+mod billing_kills;
 mod billing_schedules;
 mod cli;
 mod cluster;
