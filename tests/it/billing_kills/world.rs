@@ -18,7 +18,7 @@ use weir::providers::builtin;
 use weir::standin::{Fault, SECRET_KEY, Standin, Trouble};
 use weir::telemetry::billing::Billing as Metrics;
 
-use super::Fate;
+use super::{Fate, Kind};
 use crate::support::cluster::example;
 use crate::support::database::Reader;
 use crate::support::door::Door;
@@ -75,9 +75,11 @@ impl Replica {
 
 /// Where a process dies.
 struct Strike {
+    /// At which request of which kind.
+    request: (Kind, usize),
     fate: Fate,
-    /// Requests that were made before any were counted, and that are spared then.
-    place: usize,
+    /// Requests that were made before any were counted.
+    before: usize,
     struck: Option<String>,
 }
 
@@ -224,13 +226,14 @@ impl World {
         self.rows("select customer from billing_customers").await[0][0].clone()
     }
 
-    /// After so many requests, the process that makes the next one dies at it.
-    pub fn strike_at(&mut self, number: usize, fate: Fate) {
-        let hold = Fault::new(Trouble::Hold).skip(u32::try_from(number).expect("few"));
+    /// The process that makes so many requests of this kind from now on, and then another one, dies at that.
+    pub fn strike_at(&mut self, request: (Kind, usize), fate: Fate) {
+        let ((method, path), number) = request;
+        let hold = Fault::new(Trouble::Hold).on(method, path).skip(u32::try_from(number).expect("few"));
         let hold = if fate == Fate::Done { hold.applied() } else { hold };
-        let place = self.standin.requests().len() + number;
+        let before = self.standin.requests().len();
         self.standin.fault(hold);
-        self.strike = Some(Strike { fate, place, struck: None });
+        self.strike = Some(Strike { request, fate, before, struck: None });
     }
 
     /// At which request the process died, if it did.
@@ -253,7 +256,10 @@ impl World {
     /// The process dies at the request that is held.
     async fn dies(&mut self) {
         let strike = self.strike.as_mut().expect("a strike");
-        let seen = self.standin.requests().swap_remove(strike.place);
+        let ((method, start), number) = strike.request;
+        let requests = self.standin.requests().into_iter().skip(strike.before);
+        let seen = requests.filter(|seen| seen.method == method && seen.path.starts_with(start)).nth(number);
+        let seen = seen.expect("what is held was seen");
         let (fate, path) = (strike.fate, seen.path.replace(&self.meter, "{id}"));
         strike.struck = Some(format!("{} {path}", seen.method));
         // Another one works beside it before it dies.
@@ -283,7 +289,7 @@ impl World {
             "select (select count(*) from exports where state in ('open', 'sent') and due_at <= {now})
                   + (select count(*) from periods p where p.overage_used <> {told}
                      and not exists (select 1 from exports e where e.slot >= {minute}))
-                  + (select count(*) from billing_customers where claimed_until > 0)
+                  + (select count(*) from billing_customers where claimed_until > {now})
                   + (select count(*) from billing_customers c
                      where not exists (select 1 from proofs r where r.tenant_id = c.tenant_id and r.at = {now}))
                   + (select case when count(*) = 0 then 1 else 0 end from billing_customers)
