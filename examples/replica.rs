@@ -3,15 +3,17 @@
 //!     cargo run --example replica
 //!
 //! Takes its settings from the environment and needs a migrated database, as `weir serve` does. Logs a line that says
-//! `ready`, and ends on SIGTERM.
+//! `ready`, and ends on SIGTERM. Where `WEIR_TEST_CLOCK` names a file, the time is what that says: microseconds since 1970.
 
 #[path = "../tests/it/support/tools.rs"]
 mod tools;
 
 use std::error::Error;
+use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 use weir::app::{App, Parts};
+use weir::clock::{Clock, Timestamp};
 use weir::config::Layers;
 use weir::db::Db;
 use weir::serve::{self, Listeners};
@@ -27,7 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let db = Db::connect_existing(&config.database).await?;
     let listeners = Listeners::bind(&config).await?;
     config.server.listen = listeners.public.local_addr()?;
-    let app = App::start(Parts::new(config, db).provider(tools::provider()?)).await?;
+    let parts = Parts { clock: clock(), ..Parts::new(config, db) };
+    let app = App::start(parts.provider(tools::provider()?)).await?;
     tracing::info!(listen = %app.config.server.listen, "ready");
     serve::run(app, listeners, async move {
         terminate.recv().await;
@@ -35,4 +38,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .await;
     tokio::task::spawn_blocking(move || telemetry.shut_down()).await?;
     Ok(())
+}
+
+/// The system's clock, or one whose hand is a file that a story moves, for all its processes at once.
+fn clock() -> Clock {
+    let Some(file) = std::env::var_os("WEIR_TEST_CLOCK").map(PathBuf::from) else { return Clock::system() };
+    Clock::elsewhere(move || {
+        let text = std::fs::read_to_string(&file).expect("the clock's file");
+        Timestamp::from_micros(text.parse().expect("microseconds"))
+    })
 }

@@ -81,7 +81,7 @@ impl<'de> serde::Deserialize<'de> for Timestamp {
     }
 }
 
-/// Where the time comes from: the system, or a hand that a test moves.
+/// Where the time comes from: the system, or a hand that a test moves, here or elsewhere.
 #[derive(Clone)]
 pub struct Clock(Source);
 
@@ -89,6 +89,7 @@ pub struct Clock(Source);
 enum Source {
     System { started: Instant },
     Manual(Arc<AtomicI64>),
+    Elsewhere(Arc<dyn Fn() -> Timestamp + Send + Sync>),
 }
 
 impl Clock {
@@ -104,6 +105,12 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.0))))
     }
 
+    /// A clock with its hand elsewhere, which is looked at whenever somebody asks: for processes that share their time.
+    #[must_use]
+    pub fn elsewhere(hand: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Source::Elsewhere(Arc::new(hand)))
+    }
+
     /// The wall-clock time.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
@@ -111,6 +118,7 @@ impl Clock {
         match &self.0 {
             Source::System { .. } => jiff::Timestamp::now().into(),
             Source::Manual(hand) => Timestamp(hand.load(Ordering::Acquire)),
+            Source::Elsewhere(hand) => hand(),
         }
     }
 
@@ -120,6 +128,7 @@ impl Clock {
         match &self.0 {
             Source::System { started } => i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX),
             Source::Manual(hand) => hand.load(Ordering::Acquire),
+            Source::Elsewhere(hand) => hand().as_micros(),
         }
     }
 
@@ -129,7 +138,7 @@ impl Clock {
         Duration::from_micros(u64::try_from(self.monotonic_micros() - started).unwrap_or(0))
     }
 
-    /// Moves a manual clock on. A system clock takes no notice.
+    /// Moves a manual clock on. Others take no notice.
     pub fn advance(&self, span: Duration) {
         if let Source::Manual(hand) = &self.0 {
             hand.fetch_add(i64::try_from(span.as_micros()).unwrap_or(0), Ordering::AcqRel);

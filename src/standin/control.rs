@@ -87,6 +87,11 @@ pub fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Answer {
             shared.world().faults.clear();
             Ok(json!({ "faults": [] }))
         }
+        ("GET", "/_standin/held") => Ok(json!({ "held": shared.held.count() })),
+        ("DELETE", "/_standin/held") => {
+            shared.held.release();
+            Ok(json!({ "held": 0 }))
+        }
         ("GET", "/_standin/clock") => Ok(clock(shared)),
         ("POST", "/_standin/clock") => read(body).and_then(|to: Clock| advance(shared, to.advance_seconds)),
         ("GET", "/_standin/settings") => Ok(settings(shared)),

@@ -22,6 +22,9 @@ pub enum Trouble {
     DropEvent,
     /// The request takes `milliseconds` more.
     Latency,
+    /// The request is on its way until somebody says [`release`](super::Standin::release), a minute at most; with `applied` its
+    /// answer is.
+    Hold,
     /// A webhook is delivered twice. `path` is the start of the event's type.
     DuplicateDelivery,
     /// A webhook is delivered after the one that follows it.
@@ -46,7 +49,7 @@ pub struct Fault {
     /// Requests that it hits.
     #[serde(default = "once")]
     pub times: u32,
-    /// With `reset`, `server_error`, `bad_gateway` and `latency`: only after the request was carried out.
+    /// With `reset`, `server_error`, `bad_gateway`, `latency` and `hold`: only after the request was carried out.
     #[serde(default)]
     pub applied: bool,
     /// How long `latency` is.

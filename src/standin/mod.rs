@@ -14,6 +14,7 @@ mod control;
 mod deliveries;
 pub mod fault;
 mod form;
+mod held;
 mod idempotency;
 mod ids;
 mod keys;
@@ -42,6 +43,7 @@ pub use self::fault::{Fault, Trouble};
 pub use self::settings::{AfterRetries, Billed, Change};
 pub use self::world::Seen;
 
+use self::held::Held;
 use self::keys::Keys;
 use self::record::Records;
 use self::refusal::Refusal;
@@ -85,6 +87,8 @@ struct Shared {
     wake: Notify,
     /// A delivery came to its end, or there was none to make.
     settled: Notify,
+    /// Requests and answers that wait for a word.
+    held: Held,
 }
 
 impl Shared {
@@ -146,6 +150,7 @@ impl Standin {
             tasks: Tasks::new(),
             wake: Notify::new(),
             settled: Notify::new(),
+            held: Held::new(),
         });
         shared.tasks.spawn(serve::accept(shared.clone(), listener));
         shared.tasks.spawn(deliveries::run(shared.clone(), client));
@@ -173,6 +178,16 @@ impl Standin {
     /// Puts a fault at the end of the queue.
     pub fn fault(&self, fault: Fault) {
         self.shared.world().faults.push_back(fault);
+    }
+
+    /// Waits until [`Trouble::Hold`] holds something.
+    pub async fn holds(&self) {
+        self.shared.held.any().await;
+    }
+
+    /// Lets go of whatever [`Trouble::Hold`] holds.
+    pub fn release(&self) {
+        self.shared.held.release();
     }
 
     /// Takes the faults away that are left, and says which.

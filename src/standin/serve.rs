@@ -124,7 +124,7 @@ struct Begun {
 }
 
 async fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Outcome {
-    // Under one lock: who is seen to have come has its place.
+    // Under one lock: who is seen to have come has its place, unless it is held up on the way.
     let (id, fault, begun) = {
         let mut world = shared.world();
         let id = world.ids.next("req");
@@ -138,8 +138,16 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Outcome {
         if let Some(outcome) = fault.as_ref().and_then(|fault| instead(fault, &id)) {
             return outcome;
         }
-        let begun = begin(&mut world, parts, body, &id);
+        let is_held = is_held(&fault, false);
+        let begun = (!is_held).then(|| begin(&mut world, parts, body, &id));
         (id, fault, begun)
+    };
+    let begun = match begun {
+        Some(begun) => begun,
+        None => {
+            shared.held.wait(&shared.tasks).await;
+            begin(&mut shared.world(), parts, body, &id)
+        }
     };
     let answer = match begun {
         Ok(begun) => {
@@ -154,6 +162,9 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: &Bytes) -> Outcome {
         }
         Err(answer) => answer,
     };
+    if is_held(&fault, true) {
+        shared.held.wait(&shared.tasks).await;
+    }
     match fault.map(|fault| fault.fault) {
         Some(Trouble::LostResponse) => Outcome::Close,
         Some(Trouble::Reset) => Outcome::Reset,
@@ -182,6 +193,10 @@ async fn wait(shared: &Shared, fault: &Option<Fault>, applied: bool) {
         let pause = tokio::time::sleep(Duration::from_millis(fault.milliseconds));
         shared.tasks.stopping().run_until_cancelled(pause).await;
     }
+}
+
+fn is_held(fault: &Option<Fault>, applied: bool) -> bool {
+    fault.as_ref().is_some_and(|fault| fault.fault == Trouble::Hold && fault.applied == applied)
 }
 
 fn seen(parts: &Parts, body: &Bytes) -> Seen {

@@ -8,6 +8,7 @@ mod bad_input;
 mod billing;
 mod billing_doctor;
 mod billing_export;
+mod billing_kills;
 mod billing_schedules;
 mod carried;
 mod cli;

@@ -314,6 +314,34 @@ async fn two_at_once_for_one_customer_and_meter_are_one_too_many() {
 }
 
 #[tokio::test]
+async fn what_is_held_comes_when_it_is_let_go() {
+    let site = Site::start().await;
+    let customers = async || site.send("GET /v1/customers", "").await.body["data"].as_array().map(Vec::len);
+    for (fault, before) in
+        [(Fault::new(Trouble::Hold), Some(0)), (Fault::new(Trouble::Hold).applied(), Some(2))]
+    {
+        site.standin.fault(fault.on("POST", "/v1/customers"));
+        let looking = async {
+            within("the request", site.standin.holds()).await;
+            assert_eq!(site.send("GET /_standin/held", "").await.body["held"], 1);
+            assert_eq!(customers().await, before);
+            site.send("DELETE /_standin/held", "").await;
+        };
+        let (answer, ()) = tokio::join!(site.send("POST /v1/customers", "name=Ada"), looking);
+        assert_eq!(answer.status, 200);
+        assert_eq!(site.send("GET /_standin/held", "").await.body["held"], 0);
+    }
+    // Also for whoever has gone away meanwhile.
+    site.standin.fault(Fault::new(Trouble::Hold).on("POST", "/v1/customers"));
+    tokio::select! {
+        _ = site.send("POST /v1/customers", "name=Bob") => panic!("it is held"),
+        () = within("the request", site.standin.holds()) => {}
+    }
+    site.standin.release();
+    super::support::eventually("the third", async || customers().await == Some(3)).await;
+}
+
+#[tokio::test]
 async fn a_key_has_one_answer() {
     let site = Site::start().await;
     let send = async |form: &str, key: &str| site.try_send("POST /v1/customers", form, Some(key)).await;

@@ -62,25 +62,52 @@ impl Drop for Database {
 
 /// What a query finds, as text.
 pub async fn rows(url: &str, query: &str) -> Vec<Vec<String>> {
-    fn read<R: Row>(row: &R) -> Vec<String>
-    where
-        for<'r> String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-        for<'r> i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-        usize: sqlx::ColumnIndex<R>,
-    {
-        let text = |place: usize| match row.try_get::<i64, _>(place) {
-            Ok(number) => number.to_string(),
-            Err(_) => row.try_get::<Option<String>, _>(place).expect("text or a number").unwrap_or_default(),
-        };
-        (0..row.len()).map(text).collect()
+    Reader::open(url).await.rows(query).await
+}
+
+/// A connection for whoever asks often.
+pub enum Reader {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Reader {
+    pub async fn open(url: &str) -> Self {
+        if url.starts_with("sqlite:") {
+            return Self::Sqlite(sqlx::SqliteConnection::connect(url).await.expect("a database"));
+        }
+        Self::Postgres(PgConnection::connect(url).await.expect("a database"))
     }
-    let query = AssertSqlSafe(query.to_owned());
-    if url.starts_with("sqlite:") {
-        let mut connection = sqlx::SqliteConnection::connect(url).await.expect("a database");
-        return sqlx::query(query).fetch_all(&mut connection).await.expect("rows").iter().map(read).collect();
+
+    /// What a query finds, as text.
+    pub async fn rows(&mut self, query: &str) -> Vec<Vec<String>> {
+        fn read<R: Row>(row: &R) -> Vec<String>
+        where
+            for<'r> String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+            for<'r> i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+            usize: sqlx::ColumnIndex<R>,
+        {
+            let text = |place: usize| match row.try_get::<i64, _>(place) {
+                Ok(number) => number.to_string(),
+                Err(_) => {
+                    row.try_get::<Option<String>, _>(place).expect("text or a number").unwrap_or_default()
+                }
+            };
+            (0..row.len()).map(text).collect()
+        }
+        let text = AssertSqlSafe(query.to_owned());
+        match self {
+            Self::Sqlite(connection) => {
+                let query = sqlx::query(text);
+                query.fetch_all(connection).await.expect("rows").iter().map(read).collect()
+            }
+            Self::Postgres(connection) => {
+                // Another text each time: none is prepared to be asked again.
+                let query = sqlx::query(text).persistent(false);
+                query.fetch_all(connection).await.expect("rows").iter().map(read).collect()
+            }
+        }
     }
-    let mut connection = PgConnection::connect(url).await.expect("a database");
-    sqlx::query(query).fetch_all(&mut connection).await.expect("rows").iter().map(read).collect()
 }
 
 /// Nothing can be written to the ledger while this is held.

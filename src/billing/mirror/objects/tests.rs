@@ -105,7 +105,8 @@ fn of_an_invoice_the_metered_lines_are_summed() {
         (with.next_payment_attempt, with.finalized_at, with.paid_at),
         (Some(at(900)), Some(at(600)), None)
     );
-    let Fetched::Invoice(without) = fetched(read::<RawInvoice>(object.clone()).kept(&lines[..1], "weir_credits"))
+    let Fetched::Invoice(without) =
+        fetched(read::<RawInvoice>(object.clone()).kept(&lines[..1], "weir_credits"))
     else {
         panic!("an invoice")
     };
