@@ -4,9 +4,11 @@
 pub const PATH: &str = "/webhooks/stripe";
 
 /// The types of events that the endpoint needs. <https://docs.stripe.com/api/events/types>
-pub const EVENTS: [&str; 27] = [
+pub const EVENTS: [&str; 29] = [
     "charge.dispute.closed",
     "charge.dispute.created",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.updated",
     "charge.refunded",
     "charge.succeeded",
     "checkout.session.async_payment_failed",

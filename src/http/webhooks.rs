@@ -20,16 +20,21 @@ use crate::billing::inbox::receive::{Received, Receiver, Refused};
 /// Largest event, in bytes. They hold one object each, and of its lists the first ten.
 const MAX_BODY: usize = 256 * 1024;
 
+/// How long a body may take at most: Stripe sends it at once, and whoever does not keeps a place from others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Takes an event in. 200 says that it is stored, was so before, or is of no interest.
 pub async fn stripe(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let Some(receiver) = &app.webhooks else {
         return Err(Problem::not_found("no Stripe is configured here"));
     };
+    receiver.expects(signature(request.headers())).map_err(problem)?;
     let Some(_place) = receiver.place() else {
         return Err(Problem::unavailable("too many events at once; send it again"));
     };
     let (parts, body) = request.into_parts();
-    let body = read(receiver, body, app.config.server.body_read_timeout.get()).await?;
+    let time = app.config.server.body_read_timeout.get().min(PATIENCE);
+    let body = read(receiver, body, time).await?;
     match receiver.receive(signature(&parts.headers), &body).await {
         Ok(received) => {
             let what = match received {

@@ -1,5 +1,6 @@
 //! Whatever goes wrong between Weir and Stripe, and whenever a process dies, it is counted in the end what the calls cost. Made-up
-//! schedules, the same at every run; other ones on each engine.
+//! schedules: faults and times are the same at every run, other ones on each engine; at which await a process dies is by chance as well.
+//! Webhooks have schedules of their own (`billing::inbox::tests`).
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -121,6 +121,21 @@ impl Receiver {
         self.bell.clone()
     }
 
+    /// Refuses what cannot be Stripe's by its header alone, before it takes a place or sends a body.
+    ///
+    /// # Errors
+    /// [`Refused`]; counted.
+    pub fn expects(&self, signature: &str) -> Result<(), Refused> {
+        let likely = match self.secrets.is_empty() {
+            true => Err(Refused::NoSecret),
+            false => signature::is_likely(signature, self.clock.now()).map_err(Refused::Signature),
+        };
+        likely.inspect_err(|refused| {
+            self.turned_away(refused.text());
+            tracing::info!(%refused, "a webhook was refused");
+        })
+    }
+
     /// A place for one more, to be kept until it is in; nothing, where there are too many.
     #[must_use]
     pub fn place(&self) -> Option<OwnedSemaphorePermit> {

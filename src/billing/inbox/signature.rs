@@ -44,7 +44,6 @@ impl fmt::Display for Refusal {
 /// [`Refusal`].
 pub fn verify(header: &str, body: &[u8], secrets: &[SecretString], now: Timestamp) -> Result<(), Refusal> {
     let (time, signatures) = parse(header).ok_or(Refusal::Malformed)?;
-    let seconds: i64 = time.parse().map_err(|_| Refusal::Malformed)?;
     let mut is_right = false;
     for secret in secrets {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
@@ -60,6 +59,20 @@ pub fn verify(header: &str, body: &[u8], secrets: &[SecretString], now: Timestam
     if !is_right {
         return Err(Refusal::Wrong);
     }
+    is_of_now(time, now)
+}
+
+/// Whether a header may be right, before there is a body: it has the form of one, and is of this time.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn is_likely(header: &str, now: Timestamp) -> Result<(), Refusal> {
+    let (time, _) = parse(header).ok_or(Refusal::Malformed)?;
+    is_of_now(time, now)
+}
+
+fn is_of_now(time: &str, now: Timestamp) -> Result<(), Refusal> {
+    let seconds: i64 = time.parse().map_err(|_| Refusal::Malformed)?;
     let tolerance = i64::try_from(TOLERANCE.as_secs()).unwrap_or(i64::MAX);
     match now.as_seconds().checked_sub(seconds) {
         Some(apart) if (-tolerance..=tolerance).contains(&apart) => Ok(()),

@@ -52,6 +52,11 @@ struct Events {
     has_more: bool,
 }
 
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
+
 impl<S: Source> Inbox<S> {
     /// Sweeps, where the last one of any process is long enough ago. How many events were missing; nothing, where it was not due.
     ///
@@ -106,7 +111,14 @@ impl<S: Source> Inbox<S> {
             for body in &page.data {
                 let body = body.get().as_bytes();
                 let Some(event) = Envelope::read(body) else {
-                    return Err(Error::Internal("the list of events has something that is none".to_owned()));
+                    // One that cannot be read must not keep the others from being found, now and at every sweep after this.
+                    let Named { id } = serde_json::from_slice(body).map_err(|_| {
+                        Error::Internal("the list of events has something without an id".to_owned())
+                    })?;
+                    tracing::error!(event = id, "an event of the list cannot be read, and is passed over");
+                    self.metrics.events_received.with_label_values(&["malformed"]).inc();
+                    last = Some(id);
+                    continue;
                 };
                 last = Some(event.id.clone());
                 found += usize::from(store(&self.db, &self.clock, event, body, Via::Sweep).await?);

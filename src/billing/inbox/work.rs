@@ -122,12 +122,13 @@ impl<S: Source> Inbox<S> {
         if !rows::hold(&mut tx, &subject.id, &self.holder, claim).await? {
             return Ok(Worked::Lost);
         }
-        mirror::put(&mut tx, tenant, &fetched, at).await?;
-        tx.commit().await?;
+        match mirror::put(&mut tx, tenant, &fetched, at).await {
+            Ok(()) => tx.commit().await?,
+            Err(error) => return in_vain(error),
+        }
         match self.follower.follow(tenant, &fetched, at).await {
             Ok(()) => Ok(Worked::Done),
-            Err(error @ (Error::Database(_) | Error::Away(_))) => Err(error),
-            Err(error) => Ok(Worked::InVain(error.to_string())),
+            Err(error) => in_vain(error),
         }
     }
 
@@ -179,6 +180,11 @@ impl<S: Source> Inbox<S> {
         }
         Ok(round)
     }
+}
+
+/// What an error means: an outage is the same for all objects, anything else is about this one.
+fn in_vain(error: Error) -> Result<Worked> {
+    if error.is_outage() { Err(error) } else { Ok(Worked::InVain(error.to_string())) }
 }
 
 fn ended(state: EventState, why: &str, now: Timestamp) -> Outcome {

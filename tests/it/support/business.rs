@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use weir::clock::{Clock, Timestamp};
 use weir::id::TenantId;
 use weir::standin::{SECRET_KEY, Standin};
 
-use super::database::rows;
+use super::database::Reader;
 use super::gateway::{self, Builder, Key};
 use super::shop::Shop;
 use super::stripe::{self, standin};
@@ -32,6 +33,7 @@ pub struct Business {
     pub clock: Clock,
     pub standin: Standin,
     pub gateway: Gateway,
+    reader: Mutex<Reader>,
 }
 
 /// A tenant, with a key that buys and one that calls.
@@ -70,7 +72,8 @@ impl Business {
         let gateway = configured(builder).start().await;
         standin.add_webhook(&format!("{}/webhooks/stripe", gateway.url), SECRET).expect("an endpoint");
         stripe::set_up(&gateway, &clock).await;
-        let business = Self { clock, standin, gateway };
+        let reader = Mutex::new(Reader::open(gateway.database_url()).await);
+        let business = Self { clock, standin, gateway, reader };
         for (plan, terms) in [
             ("free", json!({ "kind": "free", "included": "1" })),
             ("pro", json!({ "kind": "hybrid", "included": "2", "base_fee": 1900, "self_service": true })),
@@ -109,7 +112,7 @@ impl Business {
     }
 
     pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        rows(self.gateway.database_url(), sql).await
+        self.reader.lock().await.rows(sql).await
     }
 
     pub async fn number(&self, sql: &str) -> i64 {

@@ -74,6 +74,7 @@ async fn a_body_has_an_end_and_comes_in_time() {
     // Without a length it is seen when it is there.
     let chunks = large.chunks(1000).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect::<Vec<_>>();
     let request = gateway::client().post(format!("{}/webhooks/stripe", world.gateway.url));
+    let request = request.header("stripe-signature", signed(SECRET, START, b"something else"));
     let stream = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
     assert_eq!(request.body(stream).send().await.expect("an answer").status(), 413);
     // The largest is read.
@@ -84,9 +85,15 @@ async fn a_body_has_an_end_and_comes_in_time() {
     let pending = futures_util::stream::once(async { Ok::<_, std::io::Error>(b"{".to_vec()) });
     let pending = futures_util::StreamExt::chain(pending, futures_util::stream::pending());
     let request = gateway::client().post(format!("{}/webhooks/stripe", world.gateway.url));
+    let request = request.header("stripe-signature", signed(SECRET, START, b"{}"));
     let sent = request.body(reqwest::Body::wrap_stream(pending)).send();
     assert_eq!(within("an answer", sent).await.expect("an answer").status(), 408);
     assert!(world.received("oversized") > 1.5 && world.received("slow") > 0.5);
+    // Who cannot be Stripe is not waited for.
+    let request = gateway::client().post(format!("{}/webhooks/stripe", world.gateway.url));
+    let pending = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let sent = request.body(reqwest::Body::wrap_stream(pending)).send();
+    assert_eq!(within("an answer", sent).await.expect("an answer").status(), 400);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use weir::billing::inbox::Round;
+use weir::clock::Clock;
 use weir::standin::{Fault, Trouble};
 
 use super::{DAY, SECRET, World, idle, signed};
@@ -13,7 +14,7 @@ use crate::support::database::rows;
 use crate::support::eventually;
 
 #[tokio::test]
-async fn what_is_said_twice_or_out_of_order_changes_nothing() {
+async fn what_is_said_twice_changes_nothing() {
     let world = World::new().await;
     world.listen();
     world.standin.fault(Fault::new(Trouble::DuplicateDelivery).on("POST", "customer.updated"));
@@ -170,7 +171,9 @@ async fn the_command_lists_events_and_puts_one_back() {
     let (_, text) = weir(&["--failed"]).await;
     assert!(!text.contains("evt_1"), "{text}");
     assert_eq!(world.events("new").await, 1);
-    world.clock.advance(Duration::from_secs(365 * 86_400));
+    // It is due by the clock on the wall, which the command goes by.
+    let long = Clock::system().now().as_micros() - world.clock.now().as_micros() + 365 * 86_400_000_000;
+    world.clock.advance(Duration::from_micros(u64::try_from(long).expect("ahead")));
     assert_eq!(world.inbox().await.round().await.expect("a round").done, 1);
     assert!(!world.is_deleted().await && world.tenant.to_string().starts_with("tn_"));
 }

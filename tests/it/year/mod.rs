@@ -59,9 +59,9 @@ impl Year {
                         + (select count(*) from invoice_proofs where verdict = 'in_flight')";
         let quiet = async {
             while self.business.number(sql).await != 0 {
-                self.business.clock.advance(MINUTE);
+                self.business.clock.advance(2 * MINUTE);
                 self.business.standin.quiet().await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         if tokio::time::timeout(PATIENCE, quiet).await.is_err() {
