@@ -8,6 +8,7 @@ mod bad_input;
 mod billing;
 mod billing_export;
 mod billing_schedules;
+mod buying;
 mod carried;
 mod cli;
 mod cluster;
