@@ -46,13 +46,14 @@ impl Shop {
 
     /// Lets go of a tenant. Where that fails, the claim ends by itself.
     pub(super) async fn let_go(&self, claim: Claim) {
+        let Claim { name, holder, number } = claim;
         let done = async {
             let mut tx = self.db.begin().await?;
-            rows::release(&mut tx, &claim.name, &claim.holder, claim.number).await?;
+            rows::release(&mut tx, &name, &holder, number).await?;
             tx.commit().await
         };
         if let Err(error) = done.await {
-            tracing::warn!(claim = claim.name, %error, "a claim is not let go, and ends by itself");
+            tracing::warn!(claim = name, %error, "a claim is not let go, and ends by itself");
         }
     }
 

@@ -124,7 +124,7 @@ impl Shop {
         if is_prorated && subscription.base_price != paid.price {
             begun = self.repriced(subscription, paid.price.clone(), claim).await?;
         }
-        let mut request = repriced(&begun, &wanted)
+        let mut request = with_prices(&begun, &wanted)
             .proration_behavior(if is_prorated { Proration::CreateProrations } else { Proration::None })
             .metadata(marks);
         if subscription.cancel_at_period_end {
@@ -153,7 +153,7 @@ impl Shop {
     ) -> Result<Subscription> {
         self.held(claim).await?;
         let wanted = Wanted { base: price.clone(), metered: None };
-        let request = repriced(subscription, &wanted).proration_behavior(Proration::None);
+        let request = with_prices(subscription, &wanted).proration_behavior(Proration::None);
         self.update(request).await.map_err(|error| trouble("a price cannot be taken back", &error))?;
         let base_item = subscription.base_item.clone().filter(|_| price.is_some());
         Ok(Subscription { base_price: price, base_item, ..subscription.clone() })
@@ -227,8 +227,11 @@ impl Shop {
         if self.misaligned(subscription).await?.is_none() {
             return Ok(false);
         }
-        // Somebody changes it at this moment: there will be another time.
-        let Ok(claim) = self.claim(tenant).await else { return Ok(false) };
+        let claim = match self.claim(tenant).await {
+            // Somebody changes it at this moment: there will be another time.
+            Err(Error::Conflict(_)) => return Ok(false),
+            claim => claim?,
+        };
         let done = self.align_alone(tenant, subscription, &claim).await;
         self.let_go(claim).await;
         done
@@ -246,7 +249,7 @@ impl Shop {
             let (paid, wanted) = (current.paid_at(self.clock.now()), self.wanted(&version).await?);
             let marks = noted(Some(&paid).filter(|paid| wanted.base != paid.price));
             let marks: Vec<_> = marks.iter().map(|(key, value)| (*key, value.as_str())).collect();
-            repriced(subscription, &wanted)
+            with_prices(subscription, &wanted)
                 .proration_behavior(Proration::None)
                 .metadata(self.marks(tenant, &marks))
         } else {
@@ -326,7 +329,7 @@ fn unset(request: &mut RequestBuilder, name: &str) {
 
 /// What gives the items of a subscription these prices. What is used goes on being billed by the price that it has; what was used
 /// before a change, too.
-fn repriced(subscription: &Subscription, wanted: &Wanted) -> UpdateSubscription {
+fn with_prices(subscription: &Subscription, wanted: &Wanted) -> UpdateSubscription {
     let mut changes = Vec::new();
     let mut base = UpdateSubscriptionItems::new();
     base.id = subscription.base_item.clone();
