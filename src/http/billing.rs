@@ -1,6 +1,7 @@
 //! `/billing`: what a tenant buys for itself, with a key that may ([`Buyer`]). Answers are URLs of Stripe's pages, on which people pay, or
 //! what Stripe was asked to change; nothing here charges anybody.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -15,6 +16,7 @@ use crate::app::App;
 use crate::billing::shop::{Change, Offers, Preview, Shop};
 use crate::clock::Timestamp;
 use crate::credits::Credits;
+use crate::error::Error;
 use crate::ledger::Left;
 use crate::plans::PlanName;
 
@@ -51,6 +53,16 @@ pub struct TopUp {
     credits: Credits,
 }
 
+/// Does something that belongs together on a task of its own: a client that hangs up would end it half-way otherwise.
+async fn whole<T: Send + 'static>(
+    app: &App,
+    work: impl Future<Output = crate::error::Result<T>> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = app.tasks.spawn(work).await;
+    let broken = |error: tokio::task::JoinError| Error::Internal(format!("a change broke off: {error}"));
+    Ok(done.map_err(broken)??)
+}
+
 fn shop(app: &App) -> Result<&Shop, Problem> {
     app.shop.as_ref().ok_or_else(|| Problem::not_found("nothing is sold here: no Stripe is configured"))
 }
@@ -78,7 +90,8 @@ pub async fn checkout(
     State(app): State<Arc<App>>,
     Json(wanted): Json<Plan>,
 ) -> Result<Json<Page>, Problem> {
-    let url = Box::pin(shop(&app)?.subscribe(buyer.tenant, &wanted.plan)).await?;
+    let shop = shop(&app)?.clone();
+    let url = whole(&app, async move { Box::pin(shop.subscribe(buyer.tenant, &wanted.plan)).await }).await?;
     Ok(Json(Page { url }))
 }
 
@@ -104,14 +117,15 @@ pub async fn change_plan(
     State(app): State<Arc<App>>,
     Json(wanted): Json<Plan>,
 ) -> Result<Json<Change>, Problem> {
-    let lead = app.config.metering.lead.get();
-    let changed = Box::pin(shop(&app)?.put_on(buyer.actor, buyer.tenant, &wanted.plan, lead)).await?;
-    Ok(Json(changed))
+    let (shop, lead) = (shop(&app)?.clone(), app.config.metering.lead.get());
+    let change = async move { Box::pin(shop.put_on(buyer.actor, buyer.tenant, &wanted.plan, lead)).await };
+    Ok(Json(whole(&app, change).await?))
 }
 
 /// Cancels the tenant's subscription: it ends with the month that is paid for.
 pub async fn cancel(buyer: Buyer, State(app): State<Arc<App>>) -> Result<Json<Change>, Problem> {
-    Ok(Json(shop(&app)?.cancel(buyer.tenant).await?))
+    let shop = shop(&app)?.clone();
+    Ok(Json(whole(&app, async move { shop.cancel(buyer.tenant).await }).await?))
 }
 
 /// Shows what would be billed if the month ended now.

@@ -14,6 +14,8 @@ const MOST_ENTRIES: usize = 4_000_000;
 pub enum Due {
     /// A subscription's period ends.
     PeriodEnds,
+    /// The time comes at which a subscription was to end.
+    SubscriptionEnds,
     /// A trial ends in three days.
     TrialEndsSoon,
     /// The first invoice of a subscription was not paid in time.
@@ -60,6 +62,7 @@ pub fn catch_up(world: &mut World) -> bool {
         happened = true;
         world.live_through(at, |world| match due {
             Due::PeriodEnds => billing::cycle::period_ends(world, &id, at),
+            Due::SubscriptionEnds => billing::cycle::ends_at(world, &id, at),
             Due::TrialEndsSoon => billing::cycle::trial_ends_soon(world, &id, at),
             Due::Incomplete => billing::cycle::gives_up(world, &id),
             Due::Finalize => billing::invoice::finalizes(world, &id, at),

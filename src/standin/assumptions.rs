@@ -133,6 +133,12 @@ pub const ASSUMPTIONS: &[Assumption] = &[
         "docs.stripe.com/api/customer_portal/configurations/create",
     ),
     assume(
+        "STANDIN-PORTAL-3",
+        "Who cancels in the portal at the end of a period sets cancel_at to that time and leaves cancel_at_period_end false. \
+         No page says so of billing mode flexible in these words.",
+        "docs.stripe.com/billing/subscriptions/billing-mode/compare",
+    ),
+    assume(
         "STANDIN-CARD-1",
         "A test card becomes a payment method of its own when it is attached. Those that are documented as declined cannot be \
          attached at all, with 402; 4000000000000341 can, and pays nothing. Its fingerprint here says which card it is.",
@@ -156,6 +162,13 @@ pub const ASSUMPTIONS: &[Assumption] = &[
         "A subscription that ends leaves its open invoices open, with auto_advance off. At the end of a period its usage is \
          billed on a last invoice; when it is cancelled at once, only with invoice_now, after the usual grace.",
         "docs.stripe.com/billing/subscriptions/cancel",
+    ),
+    assume(
+        "STANDIN-CANCEL-1",
+        "cancel_at ends a subscription at that time, which an empty value takes back; cancel_at_period_end=false does not. Both at \
+         once are refused with 400. Usage until then is billed, and nothing of the period is given back here; Stripe may \
+         shorten the period.",
+        "docs.stripe.com/api/subscriptions/update",
     ),
     assume(
         "STANDIN-TRIAL-1",
@@ -203,6 +216,16 @@ pub const ASSUMPTIONS: &[Assumption] = &[
         "An amount due of less than 50 is not charged: the invoice is paid, and the amount is owed on the customer's balance. \
          Stripe has a smallest amount per currency; here it is 50 in all.",
         "docs.stripe.com/currencies, docs.stripe.com/billing/customer/balance",
+    ),
+    assume(
+        "STANDIN-INVOICE-6",
+        "An invoice includes its first ten lines and says has_more; all are listed at /lines.",
+        "docs.stripe.com/api/invoice-line-item/retrieve",
+    ),
+    assume(
+        "STANDIN-PREVIEW-2",
+        "The lines of a preview are listed by its id, page after page, for a while. No page says so since previews have ids.",
+        "docs.stripe.com/api/invoice-line-item/retrieve",
     ),
     assume(
         "STANDIN-PREVIEW-1",

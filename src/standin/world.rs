@@ -91,6 +91,8 @@ pub struct World {
     pub ledger: Ledger,
     /// What open Checkout sessions were asked for and their objects do not tell, by their ids.
     pub asked: HashMap<String, Map<String, Value>>,
+    /// The lines of the newest previews, by their ids, the oldest first.
+    pub previews: VecDeque<(String, Vec<Value>)>,
     pub ids: Ids,
     pub keys: Keys,
     shelves: BTreeMap<&'static str, Shelf>,
@@ -120,6 +122,7 @@ impl World {
             settings: Settings::default(),
             ledger: Ledger::default(),
             asked: HashMap::new(),
+            previews: VecDeque::new(),
             ids: Ids::new(seed),
             keys,
             shelves: BTreeMap::new(),

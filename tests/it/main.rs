@@ -10,6 +10,7 @@ mod billing_doctor;
 mod billing_export;
 mod billing_kills;
 mod billing_schedules;
+mod buying;
 mod carried;
 mod cli;
 mod cluster;

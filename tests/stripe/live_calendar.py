@@ -68,6 +68,26 @@ def endings(site):
     same([total for _, _, total in billed], [1000] * 3, "the invoices of who was not billed for usage")
 
 
+@check("STANDIN-CANCEL-1")
+def ends_at(site):
+    clock, sale, api = Clock(site), shop(site), site.api
+    customer = buyer(site, clock)
+    made = subscribe(site, customer, sale.basic, sale.metered)
+    end = period(made)[1]
+    change = lambda **what: api.subscriptions.update(made.id, what)
+    ending = lambda one: (one.cancel_at, one.cancel_at_period_end)
+    same(ending(change(cancel_at=end)), (end, False), "a time to end at, and the flag")
+    same(ending(change(cancel_at_period_end=False)), (end, False), "the time, after the flag is taken back")
+    refused(lambda: change(cancel_at="", cancel_at_period_end=False), 400)
+    same(ending(change(cancel_at="")), (None, False), "the time, after it is cleared")
+    change(cancel_at=end)
+    use(site, customer, 200, period(made)[0])
+    clock.to(end + MINUTE)
+    same(status(site, made), "canceled", "the status after that time")
+    found = final(site, clock, customer)
+    same((found.status, priced(found)), ("paid", [(sale.metered, 200, 100)]), "the last invoice")
+
+
 @check("STANDIN-TRIAL-1")
 def trials(site):
     clock, sale = Clock(site), shop(site)

@@ -10,6 +10,7 @@ NOT_CHECKABLE = {
     "STANDIN-RATE-1": "takes a load that docs.stripe.com/rate-limits asks not to put on sandboxes",
     "STANDIN-DUNNING-1": "when payments are tried again, and what comes then, is set in the Dashboard, and no API tells it",
     "STANDIN-CHECKOUT-2": "takes somebody who pays on Stripe's page",
+    "STANDIN-PORTAL-3": "takes somebody who cancels on Stripe's page",
     "STANDIN-HOOK-1": "takes an address that Stripe reaches",
     "STANDIN-HOOK-2": "takes three days of waiting, and an address that Stripe reaches",
 }

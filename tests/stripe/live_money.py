@@ -38,6 +38,33 @@ def first_invoices(site):
     same(subscribe(site, buyer(site), sale.basic, **free).latest_invoice, None, "the invoice up to the anchor")
 
 
+def many_lines(site):
+    """A customer's subscription to eleven prices."""
+    customer, sale = buyer(site), shop(site)
+    return customer, subscribe(site, customer, *(sale.price(str(100 + each)) for each in range(11)))
+
+
+def listed(site, invoice):
+    """How many lines its pages have, and what they come to."""
+    lines = list(site.api.invoices.line_items.list(invoice.id, {"limit": 4}).auto_paging_iter())
+    return len({one.id for one in lines}), sum(one.amount for one in lines)
+
+
+@check("STANDIN-INVOICE-6")
+def included_lines(site):
+    bill = site.api.invoices.retrieve(many_lines(site)[1].latest_invoice)
+    same((len(bill.lines.data), bill.lines.has_more), (10, True), "the lines of an invoice of eleven")
+    same(listed(site, bill), (11, bill.total), "the lines on its pages, and their sum")
+
+
+@check("STANDIN-PREVIEW-2")
+def lines_of_a_preview(site):
+    customer, made = many_lines(site)
+    preview = site.api.invoices.create_preview({"customer": customer, "subscription": made.id})
+    same((len(preview.lines.data), preview.lines.has_more), (10, True), "the lines of a preview of eleven")
+    same(listed(site, preview), (11, preview.total), "the lines on its pages, and their sum")
+
+
 @check("STANDIN-INVOICE-2")
 def rounding(site):
     sale = shop(site)

@@ -127,9 +127,10 @@ def browser(api, base):
     _, _, page = form(url)
     assert "Cancel at the end of the period" in page and "4242" in page and 'href="https://example.com/"' in page
     assert form(url, do="cancel", subscription=made.id)[0] == 303
-    assert api.subscriptions.retrieve(made.id).cancel_at_period_end
+    ending = api.subscriptions.retrieve(made.id)
+    assert ending.cancel_at == end_of(made) and not ending.cancel_at_period_end
     assert form(url, do="resume", subscription=made.id)[0] == 303
-    assert not api.subscriptions.retrieve(made.id).cancel_at_period_end
+    assert api.subscriptions.retrieve(made.id).cancel_at is None
     assert form(url, do="pay", card="4000000000000002")[0] == 402
     assert form(url, do="pay", card="4000000000000341")[0] == 303
     other = shop.subscribe(shop.customer())

@@ -33,7 +33,7 @@ const fn write(what: &'static str, path: &'static str) -> Need {
     Need { what, method: StripeMethod::Post, path, fields: &[] }
 }
 
-const NEEDS: [Need; 18] = [
+const NEEDS: [Need; 19] = [
     read("read meters", "/billing/meters"),
     write("write meters", "/billing/meters/{}"),
     // Without the name of an event it is none.
@@ -51,6 +51,7 @@ const NEEDS: [Need; 18] = [
     write("write checkout sessions", "/checkout/sessions/{}"),
     write("write subscriptions", "/subscriptions/{}"),
     read("read invoices", "/invoices"),
+    read("read payments of invoices", "/invoice_payments"),
     write("write invoices", "/invoices/{}"),
     read("read charges", "/charges"),
     read("read disputes", "/disputes"),

@@ -67,6 +67,26 @@ impl Fetched {
     }
 }
 
+/// A subscription as it is now, with what Weir noted at it for its changes and the mirror does not keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Current {
+    /// What the mirror keeps.
+    pub subscription: Subscription,
+    /// What the month that runs is paid for with, where its items have another price already.
+    pub paid: Option<Paid>,
+}
+
+/// What a month is paid for with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paid {
+    /// Until when that is so.
+    pub until: Timestamp,
+    /// The price of the base fee; nothing, where there was none.
+    pub price: Option<String>,
+    /// That fee, in the smallest unit of the currency.
+    pub amount: i64,
+}
+
 /// What came of asking for an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {

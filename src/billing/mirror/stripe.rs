@@ -7,8 +7,8 @@ use stripe_client::{RequestBuilder, StripeMethod};
 use super::objects::{
     Line, Page, RawCharge, RawCheckout, RawCustomer, RawDispute, RawInvoice, RawSubscription,
 };
-use super::{Found, Source, Subject};
-use crate::billing::stripe::Stripe;
+use super::{Current, Found, Source, Subject};
+use crate::billing::stripe::{Stripe, StripeError};
 use crate::db::stripe_events::ObjectKind;
 
 /// Lines of an invoice that are asked for at once, the most that Stripe gives. <https://docs.stripe.com/api/pagination>
@@ -34,6 +34,25 @@ struct Cursor<'a> {
 struct OfCharge<'a> {
     charge: &'a str,
     limit: u32,
+}
+
+#[derive(Serialize)]
+struct OfCustomer<'a> {
+    customer: &'a str,
+    limit: u32,
+}
+
+/// A customer's subscriptions that have not ended, newest first, as Stripe has them now; at most so many.
+/// <https://docs.stripe.com/api/subscriptions/list>
+pub(in crate::billing) async fn subscriptions(
+    stripe: &Stripe,
+    customer: &str,
+    limit: u32,
+) -> Result<Vec<Current>, StripeError> {
+    let query = OfCustomer { customer, limit };
+    let request = RequestBuilder::new(StripeMethod::Get, "/subscriptions").query(&query);
+    let page: Page<RawSubscription> = stripe.read_json(request).await?;
+    Ok(page.data.into_iter().filter_map(RawSubscription::current).collect())
 }
 
 impl Account {

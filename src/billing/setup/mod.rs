@@ -12,13 +12,11 @@ mod product;
 
 use std::future::Future;
 
-use aws_lc_rs::digest::{Context, SHA256};
-use data_encoding::HEXLOWER;
 use miniserde::Deserialize;
 use stripe_client::StripeRequest;
 
 use super::report::{Line, Problem, Verdict};
-use super::stripe::{Key, Stripe, StripeError};
+use super::stripe::{Key, Stripe, StripeError, digest};
 use crate::config;
 
 /// The key in `metadata` by which Weir knows what it made; its value is `billing.prefix`.
@@ -114,10 +112,6 @@ fn note(lines: &mut Vec<Line>, what: &'static str, found: Result<Done, Problem>)
 /// The same for whoever makes the same, so that of two at once one makes it and both hear of it.
 fn idempotency_key(request: &impl StripeRequest, about: &str, generation: u32) -> String {
     let request = request.build();
-    let mut context = Context::new(&SHA256);
-    for part in [request.path.as_str(), request.body.as_deref().unwrap_or_default(), about] {
-        context.update(part.as_bytes());
-        context.update(&[0]);
-    }
-    format!("weir-setup-{}-{generation}", HEXLOWER.encode(context.finish().as_ref()))
+    let named = digest(&[request.path.as_str(), request.body.as_deref().unwrap_or_default(), about]);
+    format!("weir-setup-{named}-{generation}")
 }

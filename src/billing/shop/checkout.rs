@@ -49,7 +49,7 @@ impl Shop {
     /// subscribes twice. Stripe forgets it after a day.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a plan that cannot be taken so, [`Error::Conflict`] where the tenant has a subscription,
+    /// [`Error::Invalid`] for a plan that cannot be taken so, [`Error::Conflict`] where the tenant has a subscription or changes one,
     /// [`Error::Away`] where Stripe does not answer, [`Error::NotFound`], [`Error::Internal`], [`Error::Database`].
     pub async fn subscribe(&self, tenant: TenantId, plan: &PlanName) -> Result<String> {
         let version = self.offered(plan).await?;
@@ -58,14 +58,22 @@ impl Shop {
                 "plan: {plan} needs no subscription; PUT /billing/plan puts the tenant on it"
             )));
         }
-        let (open, ever) = self.subscription(tenant).await?;
-        if open.is_some() {
+        let claim = self.claim(tenant).await?;
+        let done = self.subscribe_alone(tenant, &version).await;
+        self.let_go(claim).await;
+        done
+    }
+
+    async fn subscribe_alone(&self, tenant: TenantId, version: &PriceVersion) -> Result<String> {
+        let customer = self.customer(tenant).await?;
+        self.close_open(&customer).await?;
+        // After the pages are closed: what was paid for on one of them before is there by now.
+        if self.going_on(tenant).await?.is_some() {
             let text = "this tenant has a subscription; PUT /billing/plan changes its plan";
             return Err(Error::Conflict(text.to_owned()));
         }
-        let customer = self.customer(tenant).await?;
-        self.close_open(&customer).await?;
-        let request = self.subscription_request(tenant, &customer, &version, ever).await?;
+        let (_, ever) = self.subscription(tenant).await?;
+        let request = self.subscription_request(tenant, &customer, version, ever).await?;
         self.page("a subscription cannot be offered", request).await.map(|session| session.1)
     }
 

@@ -4,6 +4,8 @@
 
 mod adjust;
 mod checkout;
+mod left;
+mod now;
 mod offers;
 mod plan_change;
 mod preview;
@@ -64,7 +66,7 @@ impl Shop {
             .ok_or_else(|| Error::Internal("a customer is gone as soon as it is made".to_owned()))
     }
 
-    /// The subscription that the tenant has, if it has one; and whether it ever had any.
+    /// The subscription that the tenant has by the mirror, if it has one; and whether it ever had any.
     async fn subscription(&self, tenant: TenantId) -> Result<(Option<Subscription>, bool)> {
         let all = subscriptions::of_tenant(&self.db, tenant, MOST).await?;
         let ever = all.iter().any(|known| known.object.has_begun());
@@ -74,10 +76,12 @@ impl Shop {
     /// The same, where there must be one.
     async fn subscribed(&self, tenant: TenantId) -> Result<Subscription> {
         let (open, _) = self.subscription(tenant).await?;
-        open.ok_or_else(|| {
-            Error::Conflict("this tenant has no subscription; POST /billing/checkout begins one".to_owned())
-        })
+        open.ok_or_else(no_subscription)
     }
+}
+
+fn no_subscription() -> Error {
+    Error::Conflict("this tenant has no subscription; POST /billing/checkout begins one".to_owned())
 }
 
 /// What went wrong at Stripe, in terms of ours: where it may help to come again later, that is said.

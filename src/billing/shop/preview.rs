@@ -4,7 +4,7 @@
 use miniserde::Deserialize;
 use serde::Serialize;
 use stripe_billing::invoice::CreatePreviewInvoice;
-use stripe_client::StripeRequest;
+use stripe_client::{RequestBuilder, StripeMethod, StripeRequest};
 
 use super::super::export::SINCE;
 use super::super::stripe::Key;
@@ -16,6 +16,10 @@ use crate::db;
 use crate::db::invoice_proofs::Coming;
 use crate::error::{Error, Result};
 use crate::id::TenantId;
+
+/// Lines of a preview that are asked for at once, and pages of them.
+const LINES: u32 = 100;
+const PAGES: usize = 10;
 
 /// A line that Stripe has. Amounts are in the smallest unit of the currency.
 #[derive(Debug, Clone, Serialize)]
@@ -51,6 +55,7 @@ pub struct Preview {
 
 #[derive(Deserialize)]
 struct Invoice {
+    id: String,
     currency: String,
     total: i64,
     total_taxes: Option<Vec<Tax>>,
@@ -65,10 +70,19 @@ struct Tax {
 #[derive(Deserialize)]
 struct Lines {
     data: Vec<InvoiceLine>,
+    has_more: bool,
+}
+
+#[derive(Serialize)]
+struct Cursor {
+    limit: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starting_after: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct InvoiceLine {
+    id: String,
     amount: i64,
     description: Option<String>,
     pricing: Option<Pricing>,
@@ -111,8 +125,8 @@ impl Shop {
         let invoice = self.stripe.send_raw::<Invoice>(request.build(), Key::Fresh).await;
         let invoice = invoice.map_err(|error| trouble("the invoice cannot be foreseen", &error))?;
         let product = self.config.credits_name();
-        let (metered, others): (Vec<_>, Vec<_>) =
-            invoice.lines.data.into_iter().partition(|line| line.is_of(&product));
+        let lines = self.all_lines(&invoice.id, invoice.lines).await?;
+        let (metered, others): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.is_of(&product));
         let billed: i64 = metered.iter().map(|line| line.amount).sum();
         // A sum below nothing is billed as nothing.
         let owed = used.max(Credits::ZERO);
@@ -132,5 +146,26 @@ impl Shop {
             tax: invoice.total_taxes.iter().flatten().map(|tax| tax.amount).sum(),
             total: (invoice.total - billed + used_amount).max(0),
         })
+    }
+
+    /// All lines of a preview, which itself has the first ten: where what was used is on another page, it would be in the total
+    /// twice. That they are listed by its id is an assumption. <https://docs.stripe.com/api/invoice-line-item/retrieve>
+    async fn all_lines(&self, preview: &str, first: Lines) -> Result<Vec<InvoiceLine>> {
+        if !first.has_more {
+            return Ok(first.data);
+        }
+        let mut lines: Vec<InvoiceLine> = Vec::new();
+        for _ in 0..PAGES {
+            let cursor = Cursor { limit: LINES, starting_after: lines.last().map(|line| line.id.clone()) };
+            let request =
+                RequestBuilder::new(StripeMethod::Get, format!("/invoices/{preview}/lines")).query(&cursor);
+            let page = self.stripe.send_raw::<Lines>(request, Key::Fresh).await;
+            let page = page.map_err(|error| trouble("the invoice cannot be foreseen whole", &error))?;
+            lines.extend(page.data);
+            if !page.has_more {
+                return Ok(lines);
+            }
+        }
+        Err(Error::Internal(format!("the next invoice has more than {} lines", lines.len())))
     }
 }

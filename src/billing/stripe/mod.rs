@@ -10,6 +10,7 @@
 mod answer;
 mod attempt;
 mod error;
+mod key;
 mod operation;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ use crate::egress::{self, EgressError};
 use crate::telemetry::billing::Billing as Metrics;
 
 pub use error::{Fate, Said, StripeError, Trouble};
+pub use key::Key;
+pub(super) use key::digest;
 pub use operation::Operation;
 
 use attempt::{Attempt, Ready};
@@ -41,19 +44,6 @@ pub const VERSION: stripe_shared::ApiVersion = stripe_shared::version::VERSION;
 
 /// Most pages of a list that [`Stripe::all`] reads.
 const MAX_PAGES: usize = 100;
-
-/// What makes a POST one and the same for Stripe, however often it is sent: the answer to the first one with a key is kept for at
-/// least 24 hours, be it an error of Stripe's own, and given again. Reads need none, and get none.
-#[derive(Debug, Clone, Copy)]
-pub enum Key<'a> {
-    /// A new one, which all attempts of this operation share.
-    Fresh,
-    /// This one, at most 255 characters: whoever does the same with the same key gets the same answer.
-    Named(&'a str),
-    /// A new one for each attempt. Only for what names itself, as meter events do by their `identifier`: a stored error would be
-    /// given again otherwise.
-    PerAttempt,
-}
 
 /// How long to wait between the attempts of an operation.
 #[derive(Debug, Clone, Copy)]

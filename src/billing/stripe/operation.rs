@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stripe_client::{RequestBuilder, StripeMethod};
 
 /// The words of paths that name no object. Everything else is an id, and would make a series of its own.
-const WORDS: [&str; 40] = [
+const WORDS: [&str; 41] = [
     "account",
     "adjustments",
     "advance",
@@ -26,6 +26,7 @@ const WORDS: [&str; 40] = [
     "events",
     "expire",
     "finalize",
+    "invoice_payments",
     "invoiceitems",
     "invoices",
     "line_items",

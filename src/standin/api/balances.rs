@@ -1,7 +1,7 @@
 //! Customers' balances (docs.stripe.com/api/customer_balance_transactions), and items that wait for an invoice
 //! (docs.stripe.com/api/invoiceitems).
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::billing::{balance, prorate};
 use super::super::look::text;
@@ -16,9 +16,9 @@ const ALL: &str = "/v1/customers/{customer}/balance_transactions";
 pub const ROUTES: &[Route] = &[
     route("POST", ALL, "customer", &[FIELDS], adjust),
     route("GET", ALL, "customer", &[PAGE], list),
-    route("GET", "/v1/invoiceitems", "invoice", &[PAGE, ITEMS], prorate::list),
+    route("GET", "/v1/invoiceitems", "invoice", &[PAGE, ITEMS], items),
     route("GET", "/v1/invoiceitems/{invoiceitem}", "invoice", &[], |world, call| {
-        world.named("invoiceitem", call).cloned()
+        world.named(prorate::KIND, call).cloned()
     }),
 ];
 
@@ -45,4 +45,13 @@ fn adjust(world: &mut World, call: &Call) -> Done {
 fn list(world: &mut World, call: &Call) -> Done {
     let customer = world.named("customer", call)?["id"].clone();
     world.list(KIND, call, |one| one["customer"] == customer)
+}
+
+/// What waits for an invoice, and what waited.
+fn items(world: &mut World, call: &Call) -> Done {
+    world.list(prorate::KIND, call, |one| {
+        call.wants("customer", &one["customer"])
+            && call.wants("invoice", &one["invoice"])
+            && call.params.get("pending").is_none_or(|wanted| *wanted == json!(one["invoice"].is_null()))
+    })
 }

@@ -32,6 +32,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/invoices/{invoice}/mark_uncollectible", KIND, &[], mark_uncollectible),
 ];
 
+/// Previews whose lines are remembered.
+const MOST_PREVIEWS: usize = 100;
 const FILTERS: &[Field] = &[
     opt("collection_method", Kind::OneOf(&["charge_automatically", "send_invoice"])),
     opt("created", Kind::Range),
@@ -75,7 +77,12 @@ fn retrieve(world: &mut World, call: &Call) -> Done {
     Ok(found)
 }
 
+/// Also of a preview, by its id. STANDIN-PREVIEW-2
 fn lines_of(world: &mut World, call: &Call) -> Done {
+    let foreseen = world.previews.iter().find(|(id, _)| id == call.id().0);
+    if let Some((_, lines)) = foreseen {
+        return page(lines.iter(), &call.params, &call.path);
+    }
     let found = retrieve(world, call)?;
     page(listed(&found, "lines").iter(), &call.params, &call.path)
 }
@@ -161,7 +168,7 @@ fn preview(world: &mut World, call: &Call) -> Done {
         let anchor = whole(&after, "billing_cycle_anchor");
         let recurring = &after["items"]["data"][0]["price"]["recurring"];
         let next = Some(Cycle::new(recurring, anchor).next_after(end))
-            .filter(|_| after["cancel_at_period_end"] != true);
+            .filter(|_| after["cancel_at_period_end"] != true && after["cancel_at"] != end);
         let seen = Some(world.time());
         found.extend(cycle::due_lines(world, &after, end, next, seen));
     }
@@ -184,5 +191,9 @@ fn preview(world: &mut World, call: &Call) -> Done {
     invoice["object"] = json!(KIND);
     invoice["created"] = json!(if at_once { now } else { end });
     invoice["livemode"] = json!(false);
+    if world.previews.len() >= MOST_PREVIEWS {
+        world.previews.pop_front();
+    }
+    world.previews.push_back((id, listed(&invoice, "lines").to_vec()));
     Ok(invoice)
 }

@@ -175,7 +175,10 @@ fn resolve(world: &World, place: &mut Value) {
     }
 }
 
-/// Takes away what is told only where it is asked for.
+/// Lines that an invoice includes; the others are on pages of their own. STANDIN-INVOICE-6
+const LINES: usize = 10;
+
+/// Takes away what is told only where it is asked for, and of an invoice's lines those that it does not include.
 pub fn prune(value: &mut Value, path: &str, wanted: &[String]) {
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
@@ -183,6 +186,7 @@ pub fn prune(value: &mut Value, path: &str, wanted: &[String]) {
         Value::Object(fields) => {
             let kind = fields.get("object").and_then(Value::as_str).unwrap_or_default();
             let included = INCLUDED.iter().find(|(of, _)| *of == kind).map(|(_, name)| *name);
+            let is_invoice = kind == "invoice";
             if let Some(name) = included {
                 let at = below(name);
                 let is_wanted = |path: &String| {
@@ -192,9 +196,20 @@ pub fn prune(value: &mut Value, path: &str, wanted: &[String]) {
                     fields.remove(name);
                 }
             }
+            if is_invoice {
+                cut(fields.get_mut("lines"));
+            }
             fields.iter_mut().for_each(|(name, field)| prune(field, &below(name), wanted));
         }
         _ => {}
+    }
+}
+
+fn cut(list: Option<&mut Value>) {
+    let Some(list) = list else { return };
+    if let Some(lines) = list["data"].as_array_mut().filter(|lines| lines.len() > LINES) {
+        lines.truncate(LINES);
+        list["has_more"] = json!(true);
     }
 }
 

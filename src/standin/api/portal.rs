@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::refusal::Refusal;
 use super::super::schema::{Field, Kind, METADATA, PAGE, TEXT, clear, opt, req};
 use super::super::world::{Call, World, overlay};
+use super::subscriptions::{PRORATION, REASONS};
 use super::{Done, Route, create, route, update};
 
 const KIND: &str = "billing_portal.configuration";
@@ -37,7 +38,6 @@ const PROFILE: &[Field] = &[
     clear("terms_of_service_url", TEXT),
 ];
 const ENABLED: Field = opt("enabled", Kind::Flag);
-const PRORATION: Kind = Kind::OneOf(&["always_invoice", "create_prorations", "none"]);
 const FEATURES: &[Field] = &[
     opt(
         "customer_update",
@@ -87,16 +87,6 @@ const FEATURES: &[Field] = &[
             opt("trial_update_behavior", Kind::OneOf(&["continue_trial", "end_trial"])),
         ]),
     ),
-];
-const REASONS: &[&str] = &[
-    "customer_service",
-    "low_quality",
-    "missing_features",
-    "other",
-    "switched_service",
-    "too_complex",
-    "too_expensive",
-    "unused",
 ];
 const PRODUCT: &[Field] = &[
     opt(

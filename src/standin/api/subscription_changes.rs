@@ -9,7 +9,7 @@ use super::super::billing::start::{KIND, TOLD_BEFORE, item, plan};
 use super::super::billing::{collect, cycle, invoice, is_metered, period};
 use super::super::look::{listed, text};
 use super::super::refusal::Refusal;
-use super::super::schema::{Field, Kind, METADATA, TEXT, opt};
+use super::super::schema::{Field, Kind, METADATA, TEXT, clear, opt};
 use super::super::world::{Call, World, overlay};
 use super::Done;
 use super::subscriptions::{DETAILS, fits, own_method, recurring_price, times};
@@ -17,6 +17,7 @@ use super::subscriptions::{DETAILS, fits, own_method, recurring_price, times};
 /// What a change takes besides what a new subscription takes.
 pub const FIELDS: &[Field] = &[
     opt("billing_cycle_anchor", Kind::OneOf(&["unchanged"])),
+    clear("cancel_at", Kind::Whole),
     opt("cancellation_details", Kind::Object(DETAILS)),
     opt("items", Kind::Many(&Kind::Object(ITEM), 20)),
 ];
@@ -61,15 +62,7 @@ pub fn change(world: &mut World, call: &Call) -> Done {
         )
     });
     overlay(&mut after, &given);
-    if let Some(wanted) =
-        given.get("cancel_at_period_end").filter(|wanted| **wanted != before["cancel_at_period_end"])
-    {
-        let is_ending = *wanted == true;
-        after["cancel_at"] = if is_ending { json!(period(&after).1) } else { Value::Null };
-        after["canceled_at"] = if is_ending { json!(now) } else { Value::Null };
-        after["cancellation_details"]["reason"] =
-            if is_ending { json!("cancellation_requested") } else { Value::Null };
-    }
+    lay_end(world, call, &before, &mut after)?;
     let trial = trial(world, call, &mut after)?;
     for (old, new) in &changes {
         if new.is_object() && is_metered(&new["price"]) && old.is_object() {
@@ -90,6 +83,45 @@ pub fn change(world: &mut World, call: &Call) -> Done {
         cycle::bill_now(world, call, &after)?;
     }
     world.named(KIND, call).cloned()
+}
+
+/// When the subscription will end, where that was asked for: at the end of its period, which moves with it, or at a time, which does
+/// not. What takes back the one leaves the other as it is. STANDIN-CANCEL-1
+fn lay_end(world: &mut World, call: &Call, before: &Value, after: &mut Value) -> Result<(), Refusal> {
+    let (at, flag) = (call.params.get("cancel_at"), call.params.get("cancel_at_period_end"));
+    let end = match (at, flag) {
+        (Some(_), Some(_)) => {
+            let message = "You may only specify one of these parameters: cancel_at, cancel_at_period_end.";
+            return Err(Refusal::conflict(None, "cancel_at", message));
+        }
+        (Some(Value::Null), None) => Value::Null,
+        (Some(at), None) => {
+            if at.as_i64().unwrap_or_default() <= world.now() {
+                return Err(Refusal::conflict(None, "cancel_at", "`cancel_at` must be in the future."));
+            }
+            at.clone()
+        }
+        (None, Some(flag)) if *flag != before["cancel_at_period_end"] => {
+            if *flag == true {
+                json!(period(after).1)
+            } else {
+                Value::Null
+            }
+        }
+        (None, _) => return Ok(()),
+    };
+    if at.is_some() {
+        after["cancel_at_period_end"] = json!(false);
+        if let Some(at) = end.as_i64() {
+            world.agenda.put(at, Due::SubscriptionEnds, text(after, "id"));
+        }
+    }
+    let is_ending = !end.is_null();
+    after["cancel_at"] = end;
+    after["canceled_at"] = if is_ending { json!(world.now()) } else { Value::Null };
+    after["cancellation_details"]["reason"] =
+        if is_ending { json!("cancellation_requested") } else { Value::Null };
+    Ok(())
 }
 
 /// The items that become different, before and after; null before for a new one, null after for one that goes.

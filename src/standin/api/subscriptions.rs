@@ -89,21 +89,17 @@ const CANCEL: &[Field] = &[
     opt("prorate", Kind::Flag),
 ];
 /// Why somebody goes.
-pub const DETAILS: &[Field] = &[
-    clear("comment", TEXT),
-    clear(
-        "feedback",
-        Kind::OneOf(&[
-            "customer_service",
-            "low_quality",
-            "missing_features",
-            "other",
-            "switched_service",
-            "too_complex",
-            "too_expensive",
-            "unused",
-        ]),
-    ),
+pub const DETAILS: &[Field] = &[clear("comment", TEXT), clear("feedback", Kind::OneOf(REASONS))];
+/// Reasons that Stripe knows.
+pub const REASONS: &[&str] = &[
+    "customer_service",
+    "low_quality",
+    "missing_features",
+    "other",
+    "switched_service",
+    "too_complex",
+    "too_expensive",
+    "unused",
 ];
 
 /// Whether a parameter is there and true.

@@ -25,13 +25,28 @@ pub fn period_ends(world: &mut World, id: &str, at: i64) {
     let trial_unpaid = subscription["status"] == "trialing"
         && subscription["trial_settings"]["end_behavior"]["missing_payment_method"] == "cancel"
         && default_method(world, text(&subscription, "customer"), Some(&subscription)).is_none();
-    if subscription["cancel_at_period_end"] == true || trial_unpaid {
+    let is_over = subscription["cancel_at_period_end"] == true || subscription["cancel_at"] == at;
+    if is_over || trial_unpaid {
         // Where the stand-in is full, the last invoice is missing.
         let _ = bill(world, &call, &subscription, at, None);
         end(world, &call, id, if trial_unpaid { "payment_failed" } else { "cancellation_requested" });
     } else {
         let _ = renew(world, &call, &subscription, at);
     }
+}
+
+/// The time has come at which a subscription was to end, unless that was taken back: its usage until then is billed, and nothing is
+/// given back. STANDIN-CANCEL-1
+pub fn ends_at(world: &mut World, id: &str, at: i64) {
+    let call = Call::nobodys();
+    let Some(subscription) = world.live(KIND, id).cloned() else { return };
+    let is_due = subscription["cancel_at"] == at && subscription["cancel_at_period_end"] != true;
+    if !is_due || !is_going_on(&subscription) {
+        return;
+    }
+    // Where the stand-in is full, the last invoice is missing.
+    let _ = bill(world, &call, &subscription, at, None);
+    end(world, &call, id, "cancellation_requested");
 }
 
 /// Goes on to the next period.

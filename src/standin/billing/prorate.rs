@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::api::{Done, create};
+use super::super::api::create;
 use super::super::look::{text, whole};
 use super::super::refusal::Refusal;
 use super::super::shelf::Shelf;
@@ -12,7 +12,8 @@ use super::calendar::Cycle;
 use super::lines::{self, About, Line, line};
 use super::{Debit, is_metered, money};
 
-const KIND: &str = "invoiceitem";
+/// What waits for an invoice.
+pub const KIND: &str = "invoiceitem";
 
 /// Something that waits for an invoice.
 pub struct Waiting<'a> {
@@ -148,16 +149,4 @@ pub fn invoiced(world: &mut World, invoice: &Value) {
             world.replace(KIND, &one);
         }
     }
-}
-
-/// What waits for an invoice can be looked at (docs.stripe.com/api/invoiceitems).
-///
-/// # Errors
-/// Those of a list.
-pub fn list(world: &mut World, call: &Call) -> Done {
-    world.list(KIND, call, |one| {
-        call.wants("customer", &one["customer"])
-            && call.wants("invoice", &one["invoice"])
-            && call.params.get("pending").is_none_or(|wanted| *wanted == json!(one["invoice"].is_null()))
-    })
 }

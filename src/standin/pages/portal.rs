@@ -14,7 +14,8 @@ use super::super::world::{Call, World};
 use super::super::{Shared, billing};
 use super::{amount, card_fields, cards, day, escape, gone, page, see_other, sent, unit_price};
 
-/// The page, or what its buttons do: cancel at the end of the period, or not after all; another card.
+/// The page, or what its buttons do: cancel at the end of the period, or not after all; another card. It names the time at which the
+/// subscription ends, and leaves `cancel_at_period_end` as it is. STANDIN-PORTAL-3
 pub fn answer(shared: &Shared, id: &str, asked: Option<&Value>) -> Answer {
     let Some(session) = shared.world().live("billing_portal.session", id).cloned() else {
         return gone("There is no such session of the customer portal.");
@@ -49,7 +50,8 @@ fn act(world: &mut World, session: &Value, action: &str, asked: Option<&Value>) 
             if subscription["customer"] != customer || !allows(world, session, "subscription_cancel") {
                 return Err(no());
             }
-            let params = json!({ "cancel_at_period_end": action == "cancel" });
+            let end = if action == "cancel" { json!(period(subscription).1) } else { Value::Null };
+            let params = json!({ "cancel_at": end });
             let call = Call {
                 ids: vec![("subscription", id.to_owned())],
                 params: params.as_object().cloned().unwrap_or_default(),
@@ -121,9 +123,8 @@ fn subscription(world: &World, one: &Value, cancels: bool) -> String {
         })
         .collect();
     let end = day(period(one).1);
-    let ending = one["cancel_at_period_end"] == true;
-    let (note, action, label) = if ending {
-        (format!("Ends on {end}."), "resume", "Do not cancel")
+    let (note, action, label) = if let Some(at) = one["cancel_at"].as_i64() {
+        (format!("Ends on {}.", day(at)), "resume", "Do not cancel")
     } else {
         (format!("Goes on after {end}."), "cancel", "Cancel at the end of the period")
     };

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use weir::clock::{Clock, Timestamp};
@@ -33,6 +34,8 @@ pub struct Business {
     pub clock: Clock,
     pub standin: Standin,
     pub gateway: Gateway,
+    /// The webhook endpoint at Stripe.
+    pub hook: String,
     reader: Mutex<Reader>,
 }
 
@@ -70,10 +73,11 @@ impl Business {
             .set("billing.export_every_ms", 100)
             .set("billing.inbox_every_ms", 50);
         let gateway = configured(builder).start().await;
-        standin.add_webhook(&format!("{}/webhooks/stripe", gateway.url), SECRET).expect("an endpoint");
+        let hook = format!("{}/webhooks/stripe", gateway.url);
+        let hook = standin.add_webhook(&hook, SECRET).expect("an endpoint");
         stripe::set_up(&gateway, &clock).await;
         let reader = Mutex::new(Reader::open(gateway.database_url()).await);
-        let business = Self { clock, standin, gateway, reader };
+        let business = Self { clock, standin, gateway, hook, reader };
         for (plan, terms) in [
             ("free", json!({ "kind": "free", "included": "1" })),
             ("pro", json!({ "kind": "hybrid", "included": "2", "base_fee": 1900, "self_service": true })),
@@ -148,9 +152,22 @@ impl Business {
 
     /// Somebody else with the same key does something at the stand-in.
     pub async fn at_stripe(&self, path: &str) {
-        let request = gateway::client().post(format!("{}{path}", self.standin.base_url()));
+        self.stripe(Method::POST, path).await;
+    }
+
+    /// The same by any method, and what comes of it.
+    pub async fn stripe(&self, method: Method, path: &str) -> Value {
+        let request = gateway::client().request(method, format!("{}{path}", self.standin.base_url()));
         let answer = request.bearer_auth(SECRET_KEY).send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+        let (status, text) = (answer.status(), answer.text().await.expect("a body"));
+        assert!(status.is_success(), "{text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// From now on no webhook comes.
+    pub async fn webhooks_are_late(&self) {
+        self.standin.quiet().await;
+        self.stripe(Method::DELETE, &format!("/v1/webhook_endpoints/{}", self.hook)).await;
     }
 }
 
@@ -171,6 +188,20 @@ impl Customer {
         let reply = self.ask("GET", "/billing", Value::Null).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         reply.json().clone()
+    }
+
+    /// Asks for another plan. From when on, as text that sorts by time.
+    pub async fn changes_to(&self, plan: &str) -> String {
+        let reply = self.ask("PUT", "/billing/plan", json!({ "plan": plan })).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        reply.json()["from"].as_str().expect("an instant").to_owned()
+    }
+
+    /// The tenant's subscription at Stripe.
+    pub async fn subscription(&self) -> Value {
+        let sql = format!("select customer from billing_customers where tenant_id = '{}'", self.tenant());
+        let path = format!("/v1/subscriptions?customer={}", self.text(&sql).await);
+        self.stripe(Method::GET, &path).await["data"][0].clone()
     }
 
     /// Waits until the account is so.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{Charge, Checkout, Customer, Fetched, Found, Invoice, Subscription};
+use super::{Charge, Checkout, Current, Customer, Fetched, Found, Invoice, Paid, Subscription};
 use crate::clock::Timestamp;
 
 /// An id, or the object in its place. <https://docs.stripe.com/api/expanding_objects>
@@ -123,23 +123,32 @@ impl Item {
 }
 
 impl RawSubscription {
-    pub(super) fn kept(mut self) -> Found {
-        let Some(customer) = id(self.customer) else { return Found::Nobodys };
+    pub(super) fn kept(self) -> Found {
+        self.current().map_or(Found::Nobodys, |current| object(Fetched::Subscription(current.subscription)))
+    }
+
+    /// What the mirror keeps, and what is noted beside it; nothing, where it is nobody's.
+    pub(super) fn current(mut self) -> Option<Current> {
+        let customer = id(self.customer)?;
+        let mut marked = |key: &str| self.metadata.remove(key);
+        let at = |text: Option<String>| text?.parse().ok().map(|s| Timestamp::from(Seconds(s)));
+        let paid = at(marked("paid_until")).map(|until| Paid {
+            until,
+            price: marked("paid_price"),
+            amount: marked("paid_amount").and_then(|text| text.parse().ok()).unwrap_or(0),
+        });
+        let plan_from = at(marked("plan_from"));
         let items = &self.items.data;
         let base = items.iter().find(|item| item.is("licensed"));
         let starts = items.iter().filter_map(|item| time(item.current_period_start));
         let ends = items.iter().filter_map(|item| time(item.current_period_end));
-        object(Fetched::Subscription(Subscription {
+        let subscription = Subscription {
             id: self.id,
             customer,
             status: self.status,
             plan: self.metadata.remove("plan"),
             plan_before: self.metadata.remove("plan_before"),
-            plan_from: self
-                .metadata
-                .remove("plan_from")
-                .and_then(|text| text.parse().ok())
-                .map(|s| Seconds(s).into()),
+            plan_from,
             billing_cycle_anchor: self.billing_cycle_anchor.into(),
             current_period_start: starts.min(),
             current_period_end: ends.max(),
@@ -154,7 +163,8 @@ impl RawSubscription {
             metered_item: items.iter().find(|item| item.is("metered")).map(|item| item.id.clone()),
             latest_invoice: id(self.latest_invoice),
             created_at: self.created.into(),
-        }))
+        };
+        Some(Current { subscription, paid })
     }
 }
 

@@ -65,6 +65,13 @@ fn of_a_subscription_the_items_are_told_apart() {
         created_at: at(50),
     };
     assert_eq!(found, Fetched::Subscription(expected));
+    let paid = |object: &Value| read::<RawSubscription>(object.clone()).current().expect("somebody's").paid;
+    assert_eq!(paid(&object), None);
+    object["metadata"] = json!({ "paid_until": "300", "paid_price": "price_1", "paid_amount": "1900" });
+    let price = Some("price_1".to_owned());
+    assert_eq!(paid(&object), Some(Paid { until: at(300), price, amount: 1900 }));
+    object["metadata"] = json!({ "paid_until": "300" });
+    assert_eq!(paid(&object), Some(Paid { until: at(300), price: None, amount: 0 }), "no base fee");
     object["customer"] = Value::Null;
     assert_eq!(read::<RawSubscription>(object).kept(), Found::Nobodys);
 }

@@ -68,7 +68,8 @@ async fn tell(ledger: &Ledger) -> Told {
 async fn disarm_exports(db: &Db) {
     disarm(db).await;
     let sql = if db.engine() == "sqlite" {
-        "create table loose as select * from exports; drop table exports; alter table loose rename to exports;"
+        "drop view period_books; create table loose as select * from exports; drop table exports;
+         alter table loose rename to exports;"
     } else {
         "alter table exports drop constraint exports_tenant_id_slot_key"
     };
