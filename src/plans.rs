@@ -151,7 +151,9 @@ pub async fn delete(db: &Db, clock: &Clock, actor: Actor, name: &PlanName) -> Re
     }
     let coming = db::plans::tenants_coming(&mut tx, name).await?;
     if coming > 0 && name.as_str() != DEFAULT {
-        let text = format!("{coming} tenants will be on this plan when their month ends; change their subscriptions first");
+        let text = format!(
+            "{coming} tenants will be on this plan when their month ends; change their subscriptions first"
+        );
         return Err(Error::Conflict(text));
     }
     db::plans::delete(&mut tx, name).await?;

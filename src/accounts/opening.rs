@@ -128,7 +128,9 @@ pub(super) async fn open_one(
     let whole = cycle::containing(account.cycle, account.anchor_at, starts_at);
     let included = match beginning {
         Beginning::First | Beginning::Paid => terms.included,
-        Beginning::Followed | Beginning::Shared => included(tx, account, version, starts_at..whole.end, &whole).await?,
+        Beginning::Followed | Beginning::Shared => {
+            included(tx, account, version, starts_at..whole.end, &whole).await?
+        }
     };
     let period = Period {
         id: PeriodId::new(),

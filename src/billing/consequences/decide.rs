@@ -285,7 +285,10 @@ mod tests {
             assert_eq!(before.plan.map(String::from).as_deref(), Some("pro"));
             assert_eq!(before.next, Some(Some((default(), at(end)))));
             let after = decided(std::slice::from_ref(&ending), Some("sub_1"), None, end);
-            assert_eq!((after.plan, after.next, after.subscription), (Some(default()), Some(None), Some(None)));
+            assert_eq!(
+                (after.plan, after.next, after.subscription),
+                (Some(default()), Some(None), Some(None))
+            );
             let later = decided(std::slice::from_ref(&ending), None, None, end);
             assert_eq!((later.plan, later.subscription), (None, None), "somebody else decides now");
         }

@@ -13,8 +13,8 @@ use decide::{Money, Policy, decide};
 
 use super::export::SINCE;
 use super::mirror::{Customer, Fetched};
-use crate::accounts::{self, Wanted};
 use crate::accounts::grants::{self, GrantKind, NewGrant};
+use crate::accounts::{self, Wanted};
 use crate::audit::{Actor, By};
 use crate::clock::{Clock, Timestamp};
 use crate::config;

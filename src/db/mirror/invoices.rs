@@ -201,7 +201,8 @@ pub(crate) async fn to_be_paid(
     since: Timestamp,
     limit: i64,
 ) -> Result<Vec<String>> {
-    on_reader!(db, |conn| sqlx::query_scalar(
+    on_reader!(db, |conn| {
+        sqlx::query_scalar(
         "select id from billing_invoices
          where status in ('open', 'uncollectible') and attempt_count > 0 and tenant_id = $1 and finalized_at > $2
          order by finalized_at, id limit $3"
@@ -209,5 +210,6 @@ pub(crate) async fn to_be_paid(
     .bind(tenant)
     .bind(since)
     .bind(limit)
-    .fetch_all(conn))
+    .fetch_all(conn)
+    })
 }
