@@ -3,6 +3,7 @@
 use super::super::{Access, Wanted, follow};
 use super::*;
 use crate::audit::By;
+use crate::limits::PlanLimits;
 
 impl World {
     async fn follow(&self, wanted: Wanted) -> bool {
@@ -172,7 +173,9 @@ async fn a_trial_is_a_part_of_a_month_also_for_whom_it_is_the_first() {
         // Prices that are published when the subscription is there begin no other months either.
         let world = World::tenant(&db, &world.clock).await;
         let (plan, end) = (name(&format!("late-{}", world.now().as_seconds())), world.now().plus(14 * DAY));
-        crate::plans::put(&db, &world.clock, Actor::Cli, &plan, &Default::default()).await.expect("a plan");
+        crate::plans::put(&db, &world.clock, Actor::Cli, &plan, &PlanLimits::default())
+            .await
+            .expect("a plan");
         assert!(world.follow(Wanted { is_paid: false, ..subscribed(plan.as_str(), end) }).await);
         let terms = serde_json::from_str(r#"{"kind": "hybrid", "included": "300"}"#).expect("terms");
         let when = (None, Duration::ZERO);
@@ -222,7 +225,9 @@ async fn a_plan_that_is_gone_when_it_is_to_follow_is_the_default_one() {
     on_every_engine(async |db| {
         let world = World::new(&db).await;
         let plan = name("soon");
-        crate::plans::put(&db, &world.clock, Actor::Cli, &plan, &Default::default()).await.expect("a plan");
+        crate::plans::put(&db, &world.clock, Actor::Cli, &plan, &PlanLimits::default())
+            .await
+            .expect("a plan");
         assert!(world.follow(subscribed("pro", world.now())).await);
         let next = Some(Some((plan.clone(), world.current().await.ends_at)));
         assert!(world.follow(Wanted { next, ..subscribed("pro", world.now()) }).await);

@@ -83,10 +83,12 @@ pub(super) fn decide(
     let chosen = open.iter().find(|it| Some(it.id.as_str()) == followed).or_else(|| open.first());
     let Some(subscription) = chosen else {
         let ended = followed.is_some();
+        // Where Stripe has not said so yet, it will.
+        let is_told = !subscriptions.iter().any(|it| it.is_open() && Some(it.id.as_str()) == followed);
         let wanted = Wanted {
             plan: ended.then(|| policy.after.clone()),
             next: ended.then_some(None),
-            subscription: ended.then_some(None),
+            subscription: (ended && is_told).then_some(None),
             access: Some(access),
             ..Wanted::default()
         };
@@ -285,10 +287,7 @@ mod tests {
             assert_eq!(before.plan.map(String::from).as_deref(), Some("pro"));
             assert_eq!(before.next, Some(Some((default(), at(end)))));
             let after = decided(std::slice::from_ref(&ending), Some("sub_1"), None, end);
-            assert_eq!(
-                (after.plan, after.next, after.subscription),
-                (Some(default()), Some(None), Some(None))
-            );
+            assert_eq!((after.plan, after.next, after.subscription), (Some(default()), Some(None), None));
             let later = decided(std::slice::from_ref(&ending), None, None, end);
             assert_eq!((later.plan, later.subscription), (None, None), "somebody else decides now");
         }

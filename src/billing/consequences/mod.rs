@@ -222,7 +222,7 @@ async fn possible(
     if plan.as_str() == row.plan || db::plans::lock(tx, plan).await?.is_some() {
         return Ok((wanted, trouble));
     }
-    if wanted.subscription == Some(None) {
+    if !matches!(wanted.subscription, Some(Some(_))) {
         tracing::error!(tenant = %row.id, %plan, "billing.after_plan: there is no such plan; the default one takes its place");
         wanted.plan = Some(plans::DEFAULT.parse()?);
         return Ok((wanted, trouble));
