@@ -187,7 +187,7 @@ pub(crate) fn ending(id: &str) -> String {
     format!("end {id}")
 }
 
-/// Subscriptions that go on although their tenants are deleted, and that nobody is [ending](ending) now, with those tenants; in order,
+/// Subscriptions that go on although their tenants are deleted, and that nobody is [`ending`] now, with those tenants; in order,
 /// after this one.
 pub(crate) async fn of_nobody(
     db: &Db,
