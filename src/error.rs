@@ -3,6 +3,9 @@
 
 use crate::id::TenantId;
 
+/// The dependency without which only money waits.
+pub(crate) const STRIPE: &str = "Stripe";
+
 /// Why an operation on a noun did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,7 +36,8 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Database(error) => !matches!(error, sqlx::Error::Database(_)),
-            Self::Away(_) => true,
+            // Stripe answers some questions and not others.
+            Self::Away(what) => *what != STRIPE,
             _ => false,
         }
     }

@@ -136,10 +136,10 @@ pub async fn put(db: &Db, clock: &Clock, actor: Actor, name: &PlanName, limits: 
     Ok(plan)
 }
 
-/// Deletes a plan that no tenant is on; the default one at any time, and its tenants then have what is configured.
+/// Deletes a plan that no tenant is on, or will be by its subscription; the default one at any time, and its tenants then have what is configured.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Conflict`] where tenants are on it, [`Error::Database`].
+/// [`Error::NotFound`], [`Error::Conflict`] where tenants are on it or will be, [`Error::Database`].
 pub async fn delete(db: &Db, clock: &Clock, actor: Actor, name: &PlanName) -> Result<()> {
     let by = By { actor, at: clock.now() };
     let mut tx = db.begin().await?;
@@ -147,6 +147,13 @@ pub async fn delete(db: &Db, clock: &Clock, actor: Actor, name: &PlanName) -> Re
     let tenants = db::plans::tenants_on(&mut tx, name).await?;
     if tenants > 0 && name.as_str() != DEFAULT {
         let text = format!("{tenants} tenants are on this plan; put them on another one first");
+        return Err(Error::Conflict(text));
+    }
+    let coming = db::plans::tenants_coming(&mut tx, name).await?;
+    if coming > 0 && name.as_str() != DEFAULT {
+        let text = format!(
+            "{coming} tenants will be on this plan when their month ends; change their subscriptions first"
+        );
         return Err(Error::Conflict(text));
     }
     db::plans::delete(&mut tx, name).await?;

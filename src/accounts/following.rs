@@ -49,14 +49,11 @@ pub(crate) async fn follow(
     let tenant = row.id;
     let mut before: PlanName = row.plan.parse()?;
     // What was to follow by now did, at the instant for which it was planned.
-    let due = account.next_plan.clone().filter(|_| account.next_plan_at.is_some_and(|from| from <= by.at));
     let mut turned = false;
-    if let Some(next) = due {
-        opening::go_on(tx, account, before.clone(), by.at).await?;
+    if account.next_plan_at.is_some_and(|from| from <= by.at) {
+        opening::go_on(tx, account, before, by.at).await?;
         turned = account.next_plan.is_none();
-        if turned {
-            before = next;
-        }
+        before = db::tenants::lock(tx, tenant).await?.ok_or(Error::NotFound("tenant"))?.plan.parse()?;
     }
     let plan = wanted.plan.clone().unwrap_or_else(|| before.clone());
     let mut detail = serde_json::Map::new();
@@ -70,6 +67,11 @@ pub(crate) async fn follow(
         let next = next.as_ref().filter(|(next, _)| *next != plan);
         let (name, at) = (next.map(|(plan, _)| plan), next.map(|(_, at)| *at));
         if (account.next_plan.as_ref(), account.next_plan_at) != (name, at) {
+            if let Some(name) = name
+                && !is_there(tx, name).await?
+            {
+                tracing::error!(%tenant, plan = %name, "the plan that is to follow does not exist; create it before it does");
+            }
             db::accounts::set_next_plan(tx, tenant, name.zip(at)).await?;
             detail.insert("next".to_owned(), json!({ "plan": name, "from": at }));
         }
@@ -93,6 +95,11 @@ pub(crate) async fn follow(
     Ok(true)
 }
 
+/// Whether a plan exists; it does to the end of the transaction.
+async fn is_there(tx: &mut Tx, plan: &PlanName) -> Result<bool> {
+    Ok(plan.as_str() == plans::DEFAULT || db::plans::lock(tx, plan).await?.is_some())
+}
+
 async fn put_on(
     tx: &mut Tx,
     account: &mut Account,
@@ -102,7 +109,7 @@ async fn put_on(
 ) -> Result<()> {
     let tenant = account.tenant_id;
     if plan != before {
-        if plan.as_str() != plans::DEFAULT && db::plans::lock(tx, plan).await?.is_none() {
+        if !is_there(tx, plan).await? {
             return Err(Error::Invalid(format!("plan: there is none named {plan}; create it first")));
         }
         db::tenants::set_plan(tx, tenant, plan.as_str(), by.at).await?;
@@ -114,33 +121,50 @@ async fn put_on(
         (account.cycle, account.anchor_at) = (Cycle::Anchored, anchor);
         db::accounts::set_cycle(tx, tenant, account.cycle, anchor).await?;
     }
-    let beginning = if anchor.is_some() && is_paid { Beginning::Paid } else { Beginning::Shared };
+    let beginning = match anchor {
+        Some(_) if is_paid => Beginning::Paid,
+        Some(_) => Beginning::Followed,
+        None => Beginning::Shared,
+    };
     opening::switch(tx, account, (before, plan), (by.at, lead), beginning).await
 }
 
-/// Puts a tenant on the plan that was to follow by now. Its periods until then are open already; the next one begins where the last one
-/// ended. Tenant and account must be held. How many were opened.
+/// Puts a tenant on the plan that was to follow by now; where that is gone, on the default one. Its periods until then are open already.
+/// The next one begins where the last one ended; one that still runs ends soon. Tenant and account must be held. The plan that it
+/// is on then, and how many periods were opened.
 pub(super) async fn turn(
     tx: &mut Tx,
     account: &mut Account,
-    (before, plan): (&PlanName, &PlanName),
+    (before, next): (&PlanName, PlanName),
     at: Timestamp,
-) -> Result<usize> {
+) -> Result<(PlanName, usize)> {
     let tenant = account.tenant_id;
     let by = By { actor: Actor::Billing, at };
+    let plan = if is_there(tx, &next).await? {
+        next
+    } else {
+        tracing::error!(%tenant, plan = %next, "the plan that was to follow is gone: its tenant is on the default one now");
+        plans::DEFAULT.parse()?
+    };
     db::accounts::set_next_plan(tx, tenant, None).await?;
     (account.next_plan, account.next_plan_at) = (None, None);
     db::tenants::set_plan(tx, tenant, plan.as_str(), at).await?;
     let detail = json!({ "before": before, "plan": plan });
     audit::record(tx, by, "tenant.plan", Subject::Tenant(tenant), &detail).await?;
     invalidations::insert(tx, at, Kind::Tenant, tenant.to_string()).await?;
-    let Some(latest) = db::periods::latest(tx, tenant).await? else { return Ok(0) };
-    let history = prices::versions::history_in(tx, plan).await?;
-    match history.at(latest.ends_at) {
-        Some(version) if latest.ends_at <= at => {
-            opening::open_one(tx, account, version, latest.ends_at, Beginning::Shared).await?;
-            Ok(1)
+    let Some(latest) = db::periods::latest(tx, tenant).await? else { return Ok((plan, 0)) };
+    if latest.ends_at > at {
+        // It was to end within a month.
+        let runs_already = latest.plan == plan;
+        if !runs_already {
+            let when = (at, opening::HEARD);
+            opening::switch(tx, account, (before, &plan), when, Beginning::Shared).await?;
+            invalidations::insert(tx, at, Kind::Account, tenant.to_string()).await?;
         }
-        _ => Ok(0),
+        return Ok((plan, usize::from(!runs_already)));
     }
+    let history = prices::versions::history_in(tx, &plan).await?;
+    let Some(version) = history.at(latest.ends_at) else { return Ok((plan, 0)) };
+    opening::open_one(tx, account, version, latest.ends_at, Beginning::Shared).await?;
+    Ok((plan, 1))
 }

@@ -77,6 +77,7 @@ pub async fn add(db: &Db, clock: &Clock, actor: Actor, tenant: TenantId, new: Ne
     {
         let of = |grant: &Grant| (grant.kind, grant.granted, grant.expires_at, grant.note.clone());
         if of(&known) == (new.kind, new.credits, new.expires_at, new.note) {
+            tx.commit().await?;
             return Ok(known);
         }
         let text =
@@ -138,6 +139,7 @@ pub async fn void(db: &Db, clock: &Clock, actor: Actor, tenant: TenantId, id: Gr
     db::accounts::lock(&mut tx, tenant, by.at).await?.ok_or(Error::NotFound("grant"))?;
     let before = db::grants::get_in(&mut tx, tenant, id).await?.ok_or(Error::NotFound("grant"))?;
     if before.voided_at.is_some() {
+        tx.commit().await?;
         return Ok(before);
     }
     db::grants::void(&mut tx, id, by.at).await?;

@@ -27,6 +27,9 @@ pub(super) enum Beginning {
     First,
     /// Its whole cycle is paid for by itself: it has all that is included.
     Paid,
+    /// A subscription begins it that does not pay for it by itself, such as a trial: it begins also where there was none before, and
+    /// has its share.
+    Followed,
     /// It has the share of what is included that its length is of the cycle.
     Shared,
 }
@@ -40,9 +43,13 @@ pub(super) async fn open(db: &Db, tenant: TenantId, at: Timestamp) -> Result<usi
         return Ok(0);
     }
     let mut tx = db.begin().await?;
-    let Some(row) = db::tenants::lock(&mut tx, tenant).await? else { return Ok(0) };
+    let Some(row) = db::tenants::lock(&mut tx, tenant).await? else {
+        tx.commit().await?;
+        return Ok(0);
+    };
     let plan = row.plan.parse()?;
     if prices::versions::history_in(&mut tx, &plan).await?.at(at).is_none() {
+        tx.commit().await?;
         return Ok(0);
     }
     let mut account = db::accounts::lock_or_make(&mut tx, tenant, at).await?;
@@ -69,7 +76,8 @@ pub(super) async fn go_on(
     if opened == AT_ONCE {
         return Ok(opened);
     }
-    opened += super::following::turn(tx, account, (&plan, &next), at).await?;
+    let (next, turned) = super::following::turn(tx, account, (&plan, next), at).await?;
+    opened += turned;
     Ok(opened + open_due(tx, account, &next, at, AT_ONCE).await?)
 }
 
@@ -93,7 +101,9 @@ pub(super) async fn open_due(
         };
         match history.at(starts_at) {
             Some(version) if starts_at <= at => {
-                let beginning = if latest.is_none() { Beginning::First } else { Beginning::Shared };
+                // Who follows a subscription has its months, and no more than its share of them.
+                let is_first = latest.is_none() && account.subscription.is_none();
+                let beginning = if is_first { Beginning::First } else { Beginning::Shared };
                 open_one(tx, account, version, starts_at, beginning).await?;
             }
             _ => return Ok(opened),
@@ -118,7 +128,9 @@ pub(super) async fn open_one(
     let whole = cycle::containing(account.cycle, account.anchor_at, starts_at);
     let included = match beginning {
         Beginning::First | Beginning::Paid => terms.included,
-        Beginning::Shared => included(tx, account, version, starts_at..whole.end, &whole).await?,
+        Beginning::Followed | Beginning::Shared => {
+            included(tx, account, version, starts_at..whole.end, &whole).await?
+        }
     };
     let period = Period {
         id: PeriodId::new(),
@@ -213,7 +225,7 @@ pub(super) async fn switch(
             ends_at
         }
         Some(_) => now,
-        None if beginning == Beginning::Paid => now,
+        None if matches!(beginning, Beginning::Paid | Beginning::Followed) => now,
         None => return Ok(()),
     };
     if let Some(version) = prices::versions::history_in(tx, to).await?.at(starts_at) {
@@ -227,8 +239,9 @@ pub(crate) async fn hold(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Resul
     db::accounts::lock(tx, tenant, now).await
 }
 
-/// For how long after its deletion calls of a tenant may still begin: other processes hear of it within this time.
-const HEARD: Duration = Duration::from_secs(5);
+/// For how long after its deletion, or the end of its subscription, calls of a tenant may still begin as before: other processes hear of
+/// it within this time.
+pub(super) const HEARD: Duration = Duration::from_secs(5);
 
 /// Ends a tenant's periods: soon nobody can call any more. The tenant's row must be held.
 pub(crate) async fn tenant_deleted(tx: &mut Tx, tenant: TenantId, now: Timestamp) -> Result<()> {

@@ -138,7 +138,10 @@ async fn turn(
         return Ok((0, None));
     }
     let row = db::tenants::lock(&mut tx, tenant).await?;
-    let Some(mut account) = db::accounts::lock(&mut tx, tenant, now).await? else { return Ok((0, None)) };
+    let Some(mut account) = db::accounts::lock(&mut tx, tenant, now).await? else {
+        tx.commit().await?;
+        return Ok((0, None));
+    };
     let mut opened = 0;
     if let Some(row) = row {
         opened = opening::go_on(&mut tx, &mut account, row.plan.parse()?, now).await?;

@@ -10,11 +10,15 @@ use super::consequences::Follower;
 use super::credits_meter::CreditsMeter;
 use super::customers;
 use super::export::{Exporter, Meter, Proof, Round, Rules, SINCE, Verdict};
+use super::inbox;
+use super::mirror::Subject;
 use super::shop::Shop;
 use super::stripe::Stripe;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::db::mirror::subscriptions;
+use crate::db::mirror::{invoices, subscriptions};
+use crate::db::proofs::Ending;
+use crate::db::stripe_events::ObjectKind;
 use crate::db::{self, Db};
 use crate::error::{Error, Result, bearable};
 use crate::id::{ReplicaId, TenantId};
@@ -24,6 +28,14 @@ use crate::telemetry::billing::Billing as Metrics;
 const BATCH: i64 = 200;
 /// So long before an invoice becomes final its period is compared once more.
 const LEAD: Duration = Duration::from_secs(1800);
+/// So long after Stripe did not say what it counts it is asked again.
+const UNREADABLE: Duration = Duration::from_secs(300);
+/// So long after a subscription of a deleted tenant was to be ended that is tried again, where it is still there.
+const ENDING: Duration = Duration::from_secs(600);
+/// Tries in vain to end one, after which a round leaves the others to the next.
+const IN_VAIN: u32 = 5;
+/// Invoices of a tenant that are asked for again in an hour.
+const UNPAID: i64 = 20;
 
 /// What the work is done with.
 #[derive(Clone)]
@@ -107,23 +119,44 @@ impl Job {
     }
 
     /// Compares ledger and Stripe for each tenant for whom that was not done for `billing.reconcile_every_ms`, or whose invoice
-    /// becomes final soon; of several processes each takes some.
+    /// becomes final soon; of several processes each takes some. Where Stripe does not say what it counts for one, that is tried again
+    /// some minutes later, and the others wait for the next round.
     ///
     /// # Errors
     /// As [`export`](Self::export).
     pub async fn reconcile_due(&self) -> Result<()> {
+        let done = self.compare_due().await;
+        done.and(self.measure().await)
+    }
+
+    async fn compare_due(&self) -> Result<()> {
         let every = self.config.reconcile_every.get();
+        let ending = Ending { grace: self.config.grace(), lead: LEAD, again: UNREADABLE };
         loop {
             let now = self.clock.now();
-            let tenant = match db::proofs::claim_ending(&self.db, now, self.config.grace(), LEAD).await? {
-                None => db::proofs::claim(&self.db, now, every).await?,
-                ending => ending,
+            let taken = match db::proofs::claim_ending(&self.db, now, ending).await? {
+                None => db::proofs::claim(&self.db, now, every).await?.map(|tenant| (tenant, false)),
+                tenant => tenant.map(|tenant| (tenant, true)),
             };
-            let Some(tenant) = tenant else { break };
-            let compared = self.reconcile(Some(tenant), |_| ()).await;
-            bearable(compared, tenant, "ledger and Stripe cannot be compared")?;
+            let Some((tenant, is_ending)) = taken else { return Ok(()) };
+            let mut readable = true;
+            let each = |proof: Proof| readable &= proof.verdict != Verdict::Unreadable;
+            let compared = self.reconcile(Some(tenant), each).await;
+            let compared = bearable(compared, tenant, "ledger and Stripe cannot be compared")?;
+            readable &= compared.is_some();
+            if !readable && !is_ending {
+                let again = now.minus(every).plus(UNREADABLE).min(now);
+                db::proofs::put_back(&self.db, tenant, now, again).await?;
+            }
             bearable(self.keep(tenant).await, tenant, "its subscription cannot be kept")?;
+            if !readable {
+                return Ok(());
+            }
         }
+    }
+
+    /// Tells metrics how many periods have which verdict.
+    async fn measure(&self) -> Result<()> {
         let mut counts: HashMap<_, _> = Verdict::ALL.iter().map(|verdict| (*verdict, 0)).collect();
         counts.extend(db::proofs::verdicts(&self.db, self.clock.now().minus(SINCE)).await?);
         for (verdict, count) in counts {
@@ -150,11 +183,40 @@ impl Job {
     pub async fn follow(&self) -> Result<()> {
         self.follower.unpaid().await?;
         self.follower.measure().await?;
-        for known in subscriptions::of_nobody(&self.db, BATCH).await? {
-            let ended = self.shop.end(&known.object).await;
-            bearable(ended, known.tenant, "the subscription of a deleted tenant cannot be ended")?;
+        self.unsubscribe().await
+    }
+
+    /// Ends the subscriptions of tenants that are deleted. One process asks for one, and for a while nobody asks again: Stripe tells
+    /// of the end by itself, and one that cannot be ended keeps no others waiting.
+    async fn unsubscribe(&self) -> Result<()> {
+        let (holder, mut after, mut in_vain) = (self.process.to_string(), String::new(), 0);
+        loop {
+            let batch = subscriptions::of_nobody(&self.db, self.clock.now(), &after, BATCH).await?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            after.clone_from(&last.object.id);
+            for known in batch {
+                let (now, name) = (self.clock.now(), subscriptions::ending(&known.object.id));
+                let span = (now, now.plus(ENDING));
+                if db::stripe_events::claim(&self.db, &name, &holder, span).await?.is_none() {
+                    continue;
+                }
+                let ended = self.shop.end(&known.object).await;
+                let ended =
+                    bearable(ended, known.tenant, "the subscription of a deleted tenant cannot be ended")?;
+                if ended.is_some() {
+                    self.ask_again(ObjectKind::Subscription, known.object.id).await?;
+                    continue;
+                }
+                in_vain += 1;
+                if in_vain == IN_VAIN {
+                    return Ok(());
+                }
+            }
         }
-        Ok(())
+    }
+
+    async fn ask_again(&self, kind: ObjectKind, id: String) -> Result<()> {
+        inbox::ask_again(&self.db, &self.clock, &Subject { kind, id }, self.stripe.is_live()).await
     }
 
     /// One round of the export: customers for those who owe and have none, then everything that is due.
@@ -214,11 +276,24 @@ impl Job {
         }
     }
 
-    /// What else is looked at now and then: invoices that could not be compared for good, and whether the subscription has the price
-    /// that its plan will have.
+    /// What else is looked at now and then: invoices that could not be compared for good; the account, should news of it have been lost
+    /// here, and what it is not paid by, should they have been lost on the way; and whether the subscription has the price that its
+    /// plan will have.
     async fn keep(&self, tenant: TenantId) -> Result<()> {
         self.follower.invoices_again(tenant).await?;
+        if db::tenants::get(&self.db, tenant).await?.is_none() {
+            return Ok(());
+        }
+        let followed = Box::pin(self.follower.tenant(tenant)).await;
+        bearable(followed, tenant, "its account cannot follow its subscription")?;
+        let since = self.clock.now().minus(SINCE);
+        for invoice in invoices::to_be_paid(&self.db, tenant, since, UNPAID).await? {
+            self.ask_again(ObjectKind::Invoice, invoice).await?;
+        }
         for known in subscriptions::of_tenant(&self.db, tenant, BATCH).await? {
+            if matches!(known.object.status.as_str(), "past_due" | "unpaid" | "paused") {
+                self.ask_again(ObjectKind::Subscription, known.object.id.clone()).await?;
+            }
             if known.object.is_open() {
                 self.shop.align(tenant, &known.object).await?;
             }

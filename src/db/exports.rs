@@ -91,7 +91,8 @@ pub(crate) async fn insert_customer(
     .map(|rows| rows > 0)
 }
 
-/// Tenants that owe something in a period that ends after `since`, and have no customer; in order, after this one.
+/// Tenants that owe something in a period that ends after `since`, and have no customer; in order, after this one. Those that are
+/// deleted never get one.
 pub(crate) async fn without_customer(
     db: &Db,
     since: Timestamp,
@@ -99,8 +100,8 @@ pub(crate) async fn without_customer(
     limit: i64,
 ) -> Result<Vec<TenantId>> {
     on_reader!(db, |conn| sqlx::query_scalar(
-        "select distinct p.tenant_id from periods p
-         where p.ends_at > $1 and p.overage_used > 0 and p.tenant_id > $2
+        "select distinct p.tenant_id from periods p join tenants t on t.id = p.tenant_id
+         where t.status <> 'deleted' and p.ends_at > $1 and p.overage_used > 0 and p.tenant_id > $2
                and not exists (select 1 from billing_customers c where c.tenant_id = p.tenant_id)
          order by p.tenant_id
          limit $3"

@@ -109,6 +109,16 @@ pub(crate) async fn tenants_on(tx: &mut Tx, name: &PlanName) -> Result<i64> {
     .fetch_one(conn))
 }
 
+/// How many tenants are to be on a plan later.
+pub(crate) async fn tenants_coming(tx: &mut Tx, name: &PlanName) -> Result<i64> {
+    in_tx!(tx, |conn| sqlx::query_scalar(
+        "select count(*) from accounts a join tenants t on t.id = a.tenant_id
+         where a.next_plan = $1 and t.status <> 'deleted'"
+    )
+    .bind(name.as_str())
+    .fetch_one(conn))
+}
+
 pub(crate) async fn delete(tx: &mut Tx, name: &PlanName) -> Result<()> {
     in_tx!(tx, |conn| done(
         sqlx::query("delete from plans where name = $1").bind(name.as_str()).execute(conn)

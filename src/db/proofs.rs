@@ -195,20 +195,47 @@ pub(crate) async fn claim(db: &Db, now: Timestamp, every: Duration) -> Result<Op
     .fetch_optional(conn))
 }
 
-/// Takes a tenant whose period's invoice becomes final within `lead`, which is `grace` after the period's end, and that was not
-/// compared within that time yet: it was compared now.
-pub(crate) async fn claim_ending(
-    db: &Db,
-    now: Timestamp,
-    grace: Duration,
-    lead: Duration,
-) -> Result<Option<TenantId>> {
+/// Has a tenant that was taken at `claimed` taken as if it had been compared at `at`, unless it was taken again meanwhile.
+pub(crate) async fn put_back(db: &Db, tenant: TenantId, claimed: Timestamp, at: Timestamp) -> Result<()> {
+    on_writer!(db, |conn| done(
+        sqlx::query(
+            "update billing_customers set reconciled_at = $3 where tenant_id = $1 and reconciled_at = $2"
+        )
+        .bind(tenant)
+        .bind(claimed)
+        .bind(at)
+        .execute(conn)
+    ))
+    .map(|_| ())
+}
+
+/// When the last comparison of a period is due.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    /// So long after the end of a period its invoice becomes final.
+    pub(crate) grace: Duration,
+    /// So long before that it is compared once more.
+    pub(crate) lead: Duration,
+    /// So long after a try in vain it is tried again.
+    pub(crate) again: Duration,
+}
+
+/// Takes a tenant whose period's invoice becomes final soon, and that was not compared within that time yet, or in vain a while ago: it
+/// was compared now. The longest ago first.
+pub(crate) async fn claim_ending(db: &Db, now: Timestamp, ending: Ending) -> Result<Option<TenantId>> {
+    let Ending { grace, lead, again } = ending;
     let waiting = i64::try_from(grace.saturating_sub(lead).as_micros()).unwrap_or(i64::MAX);
     on_writer!(db, |conn| {
         sqlx::query_scalar(
         "update billing_customers set reconciled_at = $1
          where tenant_id = (select p.tenant_id from periods p join billing_customers c on c.tenant_id = p.tenant_id
-                            where p.ends_at > $2 and p.ends_at <= $3 and c.reconciled_at < p.ends_at + $4
+                            where p.ends_at > $2 and p.ends_at <= $3
+                                  and (c.reconciled_at < p.ends_at + $4
+                                       or c.reconciled_at <= $5
+                                          and not exists (select 1 from proofs r
+                                                          where r.period_id = p.id and r.at >= p.ends_at + $4
+                                                                and r.verdict <> 'unreadable'))
+                            order by c.reconciled_at, p.tenant_id
                             limit 1)
          returning tenant_id"
     )
@@ -216,6 +243,7 @@ pub(crate) async fn claim_ending(
     .bind(now.minus(grace))
     .bind(Timestamp::from_micros(now.as_micros().saturating_sub(waiting)))
     .bind(waiting)
+    .bind(now.minus(again))
     .fetch_optional(conn)
     })
 }

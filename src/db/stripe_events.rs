@@ -254,6 +254,33 @@ pub(crate) async fn again(db: &Db, id: &str, now: Timestamp) -> Result<bool> {
     .map(|rows| rows > 0)
 }
 
+/// Puts an event into the inbox that nobody sent, so that its object is asked for; puts it back where it is there and does not wait.
+pub(crate) async fn ask(
+    db: &Db,
+    (object_kind, object_id): (ObjectKind, &str),
+    mode: &str,
+    now: Timestamp,
+) -> Result<()> {
+    on_writer!(db, |conn| done(
+        sqlx::query(
+            "insert into stripe_events (id, kind, mode, via, object_kind, object_id, created_at, received_at, state,
+                                        due_at)
+             values ($1, 'weir.asked_again', $2, $3, $4, $5, $6, $6, 'new', $6)
+             on conflict (id) do update set state = 'new', tries = 0, created_at = $6, received_at = $6, due_at = $6,
+                                            note = '', claim = 0
+                 where stripe_events.state <> 'new'"
+        )
+        .bind(format!("again_{object_id}"))
+        .bind(mode)
+        .bind(Via::Sweep)
+        .bind(object_kind)
+        .bind(object_id)
+        .bind(now)
+        .execute(conn)
+    ))
+    .map(|_| ())
+}
+
 /// Drops bodies of events that came before this and are not to be looked at any more; how many.
 pub(crate) async fn drop_bodies(db: &Db, before: Timestamp, limit: i64) -> Result<u64> {
     on_writer!(db, |conn| done(

@@ -341,6 +341,51 @@ async fn a_tenant_is_compared_by_one_process_each_hour_and_once_more_before_its_
 }
 
 #[tokio::test]
+async fn what_stripe_did_not_say_before_an_invoice_is_final_is_asked_again_before_it_is() {
+    let world = World::new(3_600_000).await;
+    world.use_tools(4).await;
+    world.export().await;
+    world.clock.advance(3 * MINUTE);
+    assert_eq!(world.export().await.verified, 1);
+    let of = async |verdict: &str| {
+        let sql = "select count(*) from proofs p where at = (select max(at) from proofs) and verdict";
+        world.number(&format!("{sql} = '{verdict}'")).await > 0
+    };
+    let silent = || Fault::new(Trouble::ServerError).on("GET", "/v1/billing/meters").times(1000);
+    let app = &world.gateway.app;
+    let gauge = || app.metrics.billing.verdicts.with_label_values(&[Verdict::Unreadable.as_str()]).get();
+    // One of each hour.
+    world.clock.advance(HOUR);
+    world.standin.fault(silent());
+    world.job.reconcile_due().await.expect("tried");
+    assert_eq!((of("unreadable").await, gauge()), (true, 1));
+    world.clock.advance(4 * MINUTE);
+    world.standin.clear_faults();
+    world.job.reconcile_due().await.expect("not due");
+    assert!(of("unreadable").await);
+    world.clock.advance(MINUTE);
+    world.job.reconcile_due().await.expect("compared");
+    assert_eq!((of("equal").await, gauge()), (true, 0));
+    // And the last one.
+    let ends_at = world.number("select min(ends_at) from periods").await;
+    let left = u64::try_from(ends_at - world.clock.now().as_micros()).expect("it runs");
+    world.clock.advance(Duration::from_micros(left) + 20 * MINUTE);
+    world.job.reconcile_due().await.expect("compared");
+    world.clock.advance(15 * MINUTE);
+    world.standin.fault(silent());
+    world.job.reconcile_due().await.expect("tried");
+    assert!(of("unreadable").await);
+    world.standin.clear_faults();
+    world.clock.advance(5 * MINUTE);
+    world.job.reconcile_due().await.expect("compared");
+    assert!(of("equal").await);
+    let asked = world.summaries_read();
+    world.clock.advance(6 * MINUTE);
+    world.job.reconcile_due().await.expect("not due");
+    assert_eq!(world.summaries_read(), asked);
+}
+
+#[tokio::test]
 async fn a_database_belongs_to_one_mode() {
     let world = World::new(3_600_000).await;
     let mut config = world.gateway.app.config.clone();

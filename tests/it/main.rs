@@ -19,6 +19,7 @@ mod credentials_jwt;
 mod dead_peers;
 mod deploy;
 mod drain;
+mod following;
 mod fuzz;
 mod isolation;
 mod leaks;

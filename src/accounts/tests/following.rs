@@ -3,6 +3,7 @@
 use super::super::{Access, Wanted, follow};
 use super::*;
 use crate::audit::By;
+use crate::limits::PlanLimits;
 
 impl World {
     async fn follow(&self, wanted: Wanted) -> bool {
@@ -149,6 +150,94 @@ async fn news_that_comes_late_changes_nothing_of_when_it_began() {
         let begins: Vec<_> = periods.iter().map(|it| (it.plan.as_str(), it.starts_at)).collect();
         assert_eq!(begins, [("pro", anchor), ("like-pro", end)]);
         assert_eq!(world.included(&periods[1]).await.granted, credits("300"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trial_is_a_part_of_a_month_also_for_whom_it_is_the_first() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        let end = world.now().plus(14 * DAY);
+        let trial = Wanted { is_paid: false, access: Some(Access::Trial), ..subscribed("pro", end) };
+        assert!(world.follow(trial).await);
+        // Nobody calls for two days.
+        world.clock.advance(2 * DAY);
+        let period = world.current().await;
+        assert_eq!((period.plan.as_str(), period.ends_at), ("pro", end));
+        let share = world.included(&period).await.granted;
+        assert!(share > credits("130") && share < credits("150"), "{share}");
+        let account = world.account().await;
+        assert_eq!((account.cycle, account.anchor_at), (prices::Cycle::Anchored, end));
+
+        // Prices that are published when the subscription is there begin no other months either.
+        let world = World::tenant(&db, &world.clock).await;
+        let (plan, end) = (name(&format!("late-{}", world.now().as_seconds())), world.now().plus(14 * DAY));
+        crate::plans::put(&db, &world.clock, Actor::Cli, &plan, &PlanLimits::default())
+            .await
+            .expect("a plan");
+        assert!(world.follow(Wanted { is_paid: false, ..subscribed(plan.as_str(), end) }).await);
+        let terms = serde_json::from_str(r#"{"kind": "hybrid", "included": "300"}"#).expect("terms");
+        let when = (None, Duration::ZERO);
+        prices::publish(&db, &world.clock, Actor::Cli, &plan, &terms, when).await.expect("prices");
+        world.clock.advance(DAY);
+        let period = world.current().await;
+        assert_eq!(period.ends_at, end);
+        assert!(world.included(&period).await.granted < credits("150"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_ends_within_a_month_ends_then() {
+    on_every_engine(async |db| {
+        for has_ended in [false, true] {
+            let world = World::new(&db).await;
+            assert!(world.follow(subscribed("pro", world.now())).await);
+            let (anchor, end) = (world.now(), world.now().plus(10 * DAY));
+            let next = Some(Some((name("free"), end)));
+            assert!(world.follow(Wanted { next, ..subscribed("pro", anchor) }).await);
+            world.clock.advance(9 * DAY);
+            assert_eq!(world.current().await.plan.as_str(), "pro");
+            world.clock.advance(DAY);
+            let ended = Wanted {
+                plan: Some(name("free")),
+                next: Some(None),
+                subscription: has_ended.then_some(None),
+                ..Wanted::default()
+            };
+            assert!(world.follow(ended.clone()).await);
+            assert!(!world.follow(ended).await);
+            world.clock.advance(2 * LEAD);
+            let periods = world.periods().await;
+            let begins: Vec<_> = periods.iter().map(|it| (it.plan.as_str(), it.starts_at)).collect();
+            assert_eq!(begins, [("pro", anchor), ("free", end.plus(LEAD))]);
+            let first = world.included(&periods[0]).await;
+            assert!(first.granted - first.voided <= credits("100.1"), "a third of a month");
+            assert_eq!(world.plan().await, "free");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plan_that_is_gone_when_it_is_to_follow_is_the_default_one() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        let plan = name("soon");
+        crate::plans::put(&db, &world.clock, Actor::Cli, &plan, &PlanLimits::default())
+            .await
+            .expect("a plan");
+        assert!(world.follow(subscribed("pro", world.now())).await);
+        let next = Some(Some((plan.clone(), world.current().await.ends_at)));
+        assert!(world.follow(Wanted { next, ..subscribed("pro", world.now()) }).await);
+        let refused = crate::plans::delete(&db, &world.clock, Actor::Cli, &plan).await;
+        assert!(matches!(refused, Err(Error::Conflict(text)) if text.contains("1 tenants will be")));
+        testing::execute(&db, "delete from plans where name = 'soon'").await;
+        world.clock.advance(31 * DAY);
+        world.keep().await;
+        assert_eq!(world.plan().await, "default");
+        assert_eq!(world.account().await.next_plan, None);
     })
     .await;
 }

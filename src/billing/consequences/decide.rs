@@ -55,18 +55,23 @@ pub(super) struct Money<'a> {
     pub(super) is_disputed: bool,
 }
 
-/// What follows from a tenant's subscriptions, newest first, and from its money.
+/// What follows from a tenant's subscriptions, newest first, and from its money; and why not all of it does, where that is so: what it
+/// may do follows in any case.
+///
+/// A subscription that was to end by now has ended, whether Stripe has said so or not: the news of it may come after that of its last
+/// invoice.
 pub(super) fn decide(
     subscriptions: &[Subscription],
     Money { followed, unpaid, is_disputed }: Money<'_>,
     policy: &Policy,
     now: Timestamp,
-) -> Result<Wanted> {
+) -> (Wanted, Option<Error>) {
     let mut access = policy.access(unpaid, now);
     if is_disputed {
         access = Access::Restricted.max_with(access);
     }
-    let open: Vec<_> = subscriptions.iter().filter(|it| it.is_open()).collect();
+    let goes_on = |it: &&Subscription| it.is_open() && it.ends_at().is_none_or(|end| end > now);
+    let open: Vec<_> = subscriptions.iter().filter(goes_on).collect();
     if open.len() > 1 {
         let ids: Vec<_> = open.iter().map(|it| it.id.as_str()).collect();
         tracing::error!(
@@ -78,48 +83,60 @@ pub(super) fn decide(
     let chosen = open.iter().find(|it| Some(it.id.as_str()) == followed).or_else(|| open.first());
     let Some(subscription) = chosen else {
         let ended = followed.is_some();
-        return Ok(Wanted {
+        // Where Stripe has not said so yet, it will.
+        let is_told = !subscriptions.iter().any(|it| it.is_open() && Some(it.id.as_str()) == followed);
+        let wanted = Wanted {
             plan: ended.then(|| policy.after.clone()),
             next: ended.then_some(None),
-            subscription: ended.then_some(None),
+            subscription: (ended && is_told).then_some(None),
             access: Some(access),
             ..Wanted::default()
-        });
+        };
+        return (wanted, None);
     };
+    let access = Some(match subscription.status.as_str() {
+        "trialing" => Access::Trial.max_with(access),
+        "paused" => Access::Restricted.max_with(access),
+        "unpaid" => Access::Suspended,
+        _ => access,
+    });
+    match plans(subscription, policy, now) {
+        Ok((plan, next)) => {
+            let wanted = Wanted {
+                plan: Some(plan),
+                anchor: Some(subscription.billing_cycle_anchor),
+                is_paid: subscription.status == "active"
+                    && subscription.base_amount.is_some_and(|amount| amount > 0),
+                next: Some(next),
+                access,
+                subscription: Some(Some(subscription.id.clone())),
+            };
+            (wanted, None)
+        }
+        Err(error) => (Wanted { access, ..Wanted::default() }, Some(error)),
+    }
+}
+
+/// The plan of a subscription, and the one that follows: that of the subscription, where that is to change, or the one after it,
+/// where it ends.
+fn plans(
+    subscription: &Subscription,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<(PlanName, Option<(PlanName, Timestamp)>)> {
     let plan = |name: Option<&str>| -> Result<PlanName> {
         let name = name.ok_or_else(|| {
             Error::Invalid(format!("{}: its metadata names no plan; set `plan` there", subscription.id))
         })?;
         name.parse()
     };
-    Ok(Wanted {
-        plan: Some(plan(subscription.plan_at(now))?),
-        anchor: Some(subscription.billing_cycle_anchor),
-        is_paid: subscription.status == "active" && subscription.base_amount.is_some_and(|amount| amount > 0),
-        next: Some(next(subscription, policy, now, plan)?),
-        access: Some(match subscription.status.as_str() {
-            "trialing" => Access::Trial.max_with(access),
-            "paused" => Access::Restricted.max_with(access),
-            "unpaid" => Access::Suspended,
-            _ => access,
-        }),
-        subscription: Some(Some(subscription.id.clone())),
-    })
-}
-
-/// The plan that follows: that of the subscription, where that is to change, or the one after it, where it ends.
-fn next(
-    subscription: &Subscription,
-    policy: &Policy,
-    now: Timestamp,
-    plan: impl Fn(Option<&str>) -> Result<PlanName>,
-) -> Result<Option<(PlanName, Timestamp)>> {
-    let period_end = subscription.current_period_end.filter(|_| subscription.cancel_at_period_end);
-    if let Some(end) = subscription.cancel_at.or(period_end) {
-        return Ok(Some((policy.after.clone(), end)));
+    let current = plan(subscription.plan_at(now))?;
+    if let Some(end) = subscription.ends_at() {
+        return Ok((current, Some((policy.after.clone(), end))));
     }
     let from = subscription.plan_from.filter(|from| *from > now);
-    from.map(|from| Ok((plan(subscription.plan.as_deref())?, from))).transpose()
+    let next = from.map(|from| Ok((plan(subscription.plan.as_deref())?, from))).transpose();
+    next.map(|next: Option<_>| (current, next))
 }
 
 impl Access {
@@ -181,7 +198,9 @@ mod tests {
 
     fn decided(all: &[Subscription], followed: Option<&str>, unpaid: Option<u64>, now: u64) -> Wanted {
         let money = Money { followed, unpaid: unpaid.map(at), is_disputed: false };
-        decide(all, money, &policy(), at(now)).expect("a decision")
+        let (wanted, trouble) = decide(all, money, &policy(), at(now));
+        assert!(trouble.is_none(), "{trouble:?}");
+        wanted
     }
 
     #[test]
@@ -213,7 +232,7 @@ mod tests {
             [(None, Access::Restricted), (Some(20), Access::Restricted), (Some(1), Access::Suspended)]
         {
             let money = Money { followed: None, unpaid: unpaid.map(at), is_disputed: true };
-            let wanted = decide(&all, money, &policy(), at(21)).expect("a decision");
+            let (wanted, _) = decide(&all, money, &policy(), at(21));
             assert_eq!(wanted.access, Some(access), "{unpaid:?}");
         }
     }
@@ -257,10 +276,30 @@ mod tests {
     }
 
     #[test]
-    fn without_a_plan_somebody_has_to_look() {
-        let mut odd = subscription("sub_1", "active");
+    fn what_was_to_end_by_now_has_ended() {
+        let mut ending = subscription("sub_1", "active");
+        ending.cancel_at_period_end = true;
+        let default = || "default".parse().expect("a name");
+        for cancel_at in [None, Some(at(25))] {
+            ending.cancel_at = cancel_at;
+            let end = if cancel_at.is_some() { 25 } else { 40 };
+            let before = decided(std::slice::from_ref(&ending), Some("sub_1"), None, end - 1);
+            assert_eq!(before.plan.map(String::from).as_deref(), Some("pro"));
+            assert_eq!(before.next, Some(Some((default(), at(end)))));
+            let after = decided(std::slice::from_ref(&ending), Some("sub_1"), None, end);
+            assert_eq!((after.plan, after.next, after.subscription), (Some(default()), Some(None), None));
+            let later = decided(std::slice::from_ref(&ending), None, None, end);
+            assert_eq!((later.plan, later.subscription), (None, None), "somebody else decides now");
+        }
+    }
+
+    #[test]
+    fn without_a_plan_somebody_has_to_look_and_an_invoice_is_unpaid_all_the_same() {
+        let mut odd = subscription("sub_1", "past_due");
         odd.plan = None;
-        let refused = decide(&[odd], Money::default(), &policy(), at(12));
-        assert!(matches!(refused, Err(Error::Invalid(text)) if text.contains("sub_1")));
+        let money = Money { unpaid: Some(at(10)), ..Money::default() };
+        let (wanted, trouble) = decide(&[odd], money, &policy(), at(14));
+        assert!(matches!(trouble, Some(Error::Invalid(text)) if text.contains("sub_1")));
+        assert_eq!(wanted, Wanted { access: Some(Access::Restricted), ..Wanted::default() });
     }
 }

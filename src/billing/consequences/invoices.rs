@@ -26,7 +26,7 @@ impl Follower {
         let billed = quantity.unwrap_or_default();
         let mut tx = self.db.begin().await?;
         if db::accounts::lock(&mut tx, tenant, self.clock.now()).await?.is_none() {
-            return Ok(());
+            return tx.commit().await;
         }
         let before = db::invoice_proofs::get(&mut tx, &invoice.id).await?;
         let (slots, in_flight) = db::invoice_proofs::worth(&mut tx, tenant, span).await?;

@@ -4,6 +4,8 @@
 
 mod decide;
 mod invoices;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -11,8 +13,8 @@ use decide::{Money, Policy, decide};
 
 use super::export::SINCE;
 use super::mirror::{Customer, Fetched};
-use crate::accounts;
 use crate::accounts::grants::{self, GrantKind, NewGrant};
+use crate::accounts::{self, Wanted};
 use crate::audit::{Actor, By};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -20,12 +22,14 @@ use crate::db::invoice_proofs::InvoiceVerdict;
 use crate::db::mirror::charges::{self, Charge};
 use crate::db::mirror::checkouts::{self, Checkout};
 use crate::db::mirror::{self, invoices as mirrored, subscriptions};
-use crate::db::{self, Db};
-use crate::error::{Result, bearable};
+use crate::db::tenants::Tenant;
+use crate::db::{self, Db, Tx};
+use crate::error::{Error, Result, bearable};
 use crate::id::TenantId;
+use crate::plans;
 use crate::telemetry::billing::Billing as Metrics;
 
-/// Subscriptions of a tenant that are looked at, newest first.
+/// Subscriptions of a tenant that are looked at, newest first; charges of a payment.
 const MOST: i64 = 100;
 /// Tenants that are asked for at once.
 const BATCH: i64 = 200;
@@ -59,15 +63,15 @@ impl Follower {
     /// Whatever keeps it from being done; the events are tried again.
     pub async fn follow(&self, tenant: TenantId, fetched: &Fetched, at: Timestamp) -> Result<()> {
         match fetched {
-            Fetched::Subscription(_) => Box::pin(self.tenant(tenant)).await.map(drop),
+            Fetched::Subscription(_) => self.account(tenant).await,
             Fetched::Invoice(invoice) => {
                 self.invoice(tenant, invoice).await?;
-                Box::pin(self.tenant(tenant)).await.map(drop)
+                self.account(tenant).await
             }
-            Fetched::Checkout(checkout) => self.checkout(tenant, checkout).await,
+            Fetched::Checkout(checkout) => Box::pin(self.checkout(tenant, checkout)).await,
             Fetched::Charge(charge) => {
                 self.charge(tenant, charge).await?;
-                Box::pin(self.tenant(tenant)).await.map(drop)
+                self.account(tenant).await
             }
             Fetched::Customer(Customer { id, deleted }) => {
                 if *deleted && mirror::customer_deleted(&self.db, id, at).await? {
@@ -84,14 +88,27 @@ impl Follower {
         }
     }
 
+    /// Makes a tenant's account what it is to be, and says in the log where that is not known: nobody reads why an event is tried again.
+    async fn account(&self, tenant: TenantId) -> Result<()> {
+        let done = Box::pin(self.tenant(tenant)).await;
+        if let Err(error @ Error::Invalid(_)) = &done {
+            tracing::error!(%tenant, %error, "a subscription's plan is not known: its tenant's plan and months stay as they are");
+        }
+        done.map(drop)
+    }
+
     /// Makes a tenant's account what its subscription and its invoices say. Says whether anything changed.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::error::Error::Invalid) where the subscription's plan is none; `Internal`, `Database`, `Away`.
+    /// [`Error::Invalid`] where the subscription's plan is none: then plan and months stay as they are, and what the tenant may do follows
+    /// all the same; `Internal`, `Database`, `Away`.
     pub async fn tenant(&self, tenant: TenantId) -> Result<bool> {
         let policy = Policy::new(&self.config)?;
         let mut tx = self.db.begin().await?;
-        let Some(row) = db::tenants::lock(&mut tx, tenant).await? else { return Ok(false) };
+        let Some(row) = db::tenants::lock(&mut tx, tenant).await? else {
+            tx.commit().await?;
+            return Ok(false);
+        };
         let mut account = db::accounts::lock_or_make(&mut tx, tenant, self.clock.now()).await?;
         // After everything that may have to be waited for.
         let by = By { actor: Actor::Billing, at: self.clock.now() };
@@ -99,13 +116,12 @@ impl Follower {
         let unpaid = mirrored::unpaid_since(&mut tx, tenant).await?;
         let is_disputed = charges::is_disputed(&mut tx, tenant).await?;
         let followed = account.subscription.as_deref();
-        let wanted = decide(&known, Money { followed, unpaid, is_disputed }, &policy, by.at)?;
+        let decided = decide(&known, Money { followed, unpaid, is_disputed }, &policy, by.at);
+        let (wanted, trouble) = possible(&mut tx, &row, decided).await?;
         let changed =
             Box::pin(accounts::follow(&mut tx, (&row, &mut account), by, &wanted, self.lead)).await?;
-        if changed {
-            tx.commit().await?;
-        }
-        Ok(changed)
+        tx.commit().await?;
+        trouble.map_or(Ok(changed), Err)
     }
 
     /// Gives a tenant the credits that a checkout was for, once, when it is paid.
@@ -137,7 +153,13 @@ impl Follower {
             note: format!("paid by {}", checkout.id),
             expires_at: None,
         };
-        grants::add(&self.db, &self.clock, Actor::Billing, tenant, new).await.map(drop)
+        grants::add(&self.db, &self.clock, Actor::Billing, tenant, new).await?;
+        // It may be given back, or lost, by now: whoever heard of that first found no grant.
+        let Some(intent) = &checkout.payment_intent else { return Ok(()) };
+        for charge in charges::of_intent(&self.db, tenant, intent, MOST).await? {
+            self.charge(tenant, &charge).await?;
+        }
+        Ok(())
     }
 
     /// Takes back what is left of credits whose payment was given back whole, or lost to a dispute.
@@ -185,4 +207,26 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// What of it can be done: where the plan does not exist, plan and months stay as they are. Where nothing is subscribed any more, the
+/// default plan takes its place: on the one before nobody would pay for what is used.
+async fn possible(
+    tx: &mut Tx,
+    row: &Tenant,
+    (mut wanted, trouble): (Wanted, Option<Error>),
+) -> Result<(Wanted, Option<Error>)> {
+    let Some(plan) = wanted.plan.as_ref().filter(|plan| plan.as_str() != plans::DEFAULT) else {
+        return Ok((wanted, trouble));
+    };
+    if plan.as_str() == row.plan || db::plans::lock(tx, plan).await?.is_some() {
+        return Ok((wanted, trouble));
+    }
+    if !matches!(wanted.subscription, Some(Some(_))) {
+        tracing::error!(tenant = %row.id, %plan, "billing.after_plan: there is no such plan; the default one takes its place");
+        wanted.plan = Some(plans::DEFAULT.parse()?);
+        return Ok((wanted, trouble));
+    }
+    let text = format!("plan: there is none named {plan}; create it first");
+    Ok((Wanted { access: wanted.access, ..Wanted::default() }, Some(Error::Invalid(text))))
 }

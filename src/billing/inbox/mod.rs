@@ -5,6 +5,7 @@
 //! have numbers that only grow, and what was found is written in a transaction that holds the object's row and sees
 //! that its claim is still the newest. A claim is made before Stripe is asked, so what is written later was asked for later.
 
+mod asking;
 pub mod envelope;
 pub mod receive;
 pub mod signature;
@@ -31,6 +32,7 @@ use crate::db::{Db, mirror};
 use crate::error::{Error, Result};
 use crate::telemetry::billing::Billing as Metrics;
 
+pub use asking::ask_again;
 pub use work::Round;
 
 /// How often it is looked whether a sweep is due, and what may be forgotten.

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::db::mirror::subscriptions::{self, Subscription};
 use crate::db::{self, Db};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, STRIPE};
 use crate::id::TenantId;
 
 use super::customers;
@@ -88,7 +88,7 @@ fn no_subscription() -> Error {
 fn trouble(what: &str, error: &StripeError) -> Error {
     let is_away = error.status.is_none_or(|status| status >= 500 || status == 429);
     tracing::warn!(what, %error, "Stripe did not do it");
-    if is_away { Error::Away("Stripe") } else { Error::Internal(format!("{what}: {error}")) }
+    if is_away { Error::Away(STRIPE) } else { Error::Internal(format!("{what}: {error}")) }
 }
 
 fn problem(what: &str, Problem(text): &Problem) -> Error {

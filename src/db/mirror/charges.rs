@@ -94,6 +94,22 @@ pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirr
     })
 }
 
+/// The charges that a payment of a tenant came to, newest first: those that were declined, too.
+pub(crate) async fn of_intent(db: &Db, tenant: TenantId, intent: &str, limit: i64) -> Result<Vec<Charge>> {
+    on_reader!(db, |conn| {
+        sqlx::query_as(
+        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed, dispute_status,
+                created_at
+         from billing_charges where tenant_id = $1 and payment_intent = $2
+         order by created_at desc, id desc limit $3"
+    )
+    .bind(tenant)
+    .bind(intent)
+    .bind(limit)
+    .fetch_all(conn)
+    })
+}
+
 /// Whether a payment of a tenant is disputed, and that is not decided.
 pub(crate) async fn is_disputed(tx: &mut Tx, tenant: TenantId) -> Result<bool> {
     let open: i64 = in_tx!(tx, |conn| sqlx::query_scalar(

@@ -154,25 +154,62 @@ pub(crate) async fn gone(tx: &mut Tx, id: &str, fetched_at: Timestamp) -> Result
     .map(|rows| rows > 0)
 }
 
+/// The rest of a query, after what it says of invoices that somebody tried to collect in vain, and of those that were given up. Debits that
+/// take days are not in vain before they fail: until then the subscription is active whose newest invoice it is. Of older ones
+/// its status says nothing. <https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses>
+macro_rules! unpaid {
+    ($select:literal, $rest:literal) => {
+        concat!(
+            $select,
+            " from billing_invoices i
+             where i.status in ('open', 'uncollectible') and i.attempt_count > 0
+                   and (i.status = 'uncollectible'
+                        or not exists (select 1 from billing_subscriptions s
+                                       where s.id = i.subscription and s.latest_invoice = i.id
+                                             and s.status in ('active', 'trialing'))) ",
+            $rest
+        )
+    };
+}
+
 /// Since when the oldest invoice of a tenant is to be paid that somebody tried to collect in vain.
 pub(crate) async fn unpaid_since(tx: &mut Tx, tenant: TenantId) -> Result<Option<Timestamp>> {
-    in_tx!(tx, |conn| sqlx::query_scalar(
-        "select min(finalized_at) from billing_invoices
-         where tenant_id = $1 and status in ('open', 'uncollectible') and attempt_count > 0"
-    )
-    .bind(tenant)
-    .fetch_one(conn))
+    in_tx!(tx, |conn| {
+        sqlx::query_scalar(unpaid!("select min(i.finalized_at)", "and i.tenant_id = $1"))
+            .bind(tenant)
+            .fetch_one(conn)
+    })
 }
 
 /// The tenants with such invoices, in order, after this one.
 pub(crate) async fn unpaid_tenants(db: &Db, after: Option<TenantId>, limit: i64) -> Result<Vec<TenantId>> {
-    on_reader!(db, |conn| sqlx::query_scalar(
-        "select distinct tenant_id from billing_invoices
-         where status in ('open', 'uncollectible') and attempt_count > 0 and tenant_id > $1
-         order by tenant_id
-         limit $2"
+    on_reader!(db, |conn| {
+        sqlx::query_scalar(unpaid!(
+            "select distinct i.tenant_id",
+            "and i.tenant_id > $1 order by i.tenant_id limit $2"
+        ))
+        .bind(after.map(|after| after.to_string()).unwrap_or_default())
+        .bind(limit)
+        .fetch_all(conn)
+    })
+}
+
+/// The invoices of a tenant that became final after `since` and that somebody tried to collect, and that are not paid; the oldest first.
+pub(crate) async fn to_be_paid(
+    db: &Db,
+    tenant: TenantId,
+    since: Timestamp,
+    limit: i64,
+) -> Result<Vec<String>> {
+    on_reader!(db, |conn| {
+        sqlx::query_scalar(
+        "select id from billing_invoices
+         where status in ('open', 'uncollectible') and attempt_count > 0 and tenant_id = $1 and finalized_at > $2
+         order by finalized_at, id limit $3"
     )
-    .bind(after.map(|after| after.to_string()).unwrap_or_default())
+    .bind(tenant)
+    .bind(since)
     .bind(limit)
-    .fetch_all(conn))
+    .fetch_all(conn)
+    })
 }

@@ -66,6 +66,12 @@ impl Subscription {
         !matches!(self.status.as_str(), "incomplete" | "incomplete_expired")
     }
 
+    /// When it ends, where it is cancelled for a time to come, or was.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        self.cancel_at.or(self.current_period_end.filter(|_| self.cancel_at_period_end))
+    }
+
     /// The plan that it is for at an instant.
     #[must_use]
     pub fn plan_at(&self, at: Timestamp) -> Option<&str> {
@@ -175,8 +181,20 @@ pub(crate) async fn of_tenant_in(tx: &mut Tx, tenant: TenantId, limit: i64) -> R
     .fetch_all(conn))
 }
 
-/// Subscriptions that go on although their tenants are deleted, with those; at most so many.
-pub(crate) async fn of_nobody(db: &Db, limit: i64) -> Result<Vec<Mirrored<Subscription>>> {
+/// Under which name a process claims to end a subscription: another one than that of the subscription, so that what Stripe says of it
+/// meanwhile does not wait for that.
+pub(crate) fn ending(id: &str) -> String {
+    format!("end {id}")
+}
+
+/// Subscriptions that go on although their tenants are deleted, and that nobody is [`ending`] now, with those tenants; in order,
+/// after this one.
+pub(crate) async fn of_nobody(
+    db: &Db,
+    now: Timestamp,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Mirrored<Subscription>>> {
     on_reader!(db, |conn| {
         sqlx::query_as(
         "select s.id, s.customer, s.status, s.plan, s.billing_cycle_anchor, s.current_period_start,
@@ -185,8 +203,13 @@ pub(crate) async fn of_nobody(db: &Db, limit: i64) -> Result<Vec<Mirrored<Subscr
                s.plan_before, s.plan_from, s.tenant_id, s.fetched_at, s.revision
          from billing_subscriptions s join tenants t on t.id = s.tenant_id
          where t.status = 'deleted' and s.status in ('trialing', 'active', 'past_due', 'unpaid', 'paused')
-         limit $1"
+               and s.id > $1
+               and not exists (select 1 from stripe_objects o where o.id = 'end ' || s.id and o.claimed_until > $2)
+         order by s.id
+         limit $3"
     )
+    .bind(after)
+    .bind(now)
     .bind(limit)
     .fetch_all(conn)
     })
