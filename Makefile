@@ -12,8 +12,8 @@ RECIPES := tools fmt shell machete deny clippy doc test-sqlite test-postgres tes
 SEVERAL := test(/^cluster::/)
 # Stories about Redis, which start their own, and the PostgreSQL that replicas need beside it.
 REDIS := test(/^redis_(faults|flavours|keys)::/)
-# Stories about one process on its own, or about no gateway at all: three replicas would tell them no differently.
-SINGLE := test(/^(billing_kills|billing_schedules|cli|deploy|leaks)::/)
+# Stories about one process on its own, or about no gateway at all: three replicas would tell them no differently. And the year, which is long.
+SINGLE := test(/^(billing_kills|billing_schedules|cli|deploy|leaks|year)::/)
 
 # What the suites ask the stand-in for Stripe, a directory per suite.
 RECORDED := $(abspath $(or $(CARGO_TARGET_DIR),target))/stripe-requests

@@ -106,7 +106,6 @@ create table billing_invoices (
     revision bigint not null default 1
 );
 create index billing_invoices_tenant on billing_invoices (tenant_id);
-create index billing_invoices_subscription on billing_invoices (subscription);
 
 create table billing_checkouts (
     id text collate "C" primary key not null,

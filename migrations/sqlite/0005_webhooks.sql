@@ -106,7 +106,6 @@ create table billing_invoices (
     revision integer not null default 1
 ) strict;
 create index billing_invoices_tenant on billing_invoices (tenant_id);
-create index billing_invoices_subscription on billing_invoices (subscription);
 
 create table billing_checkouts (
     id text primary key not null,

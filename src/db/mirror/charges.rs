@@ -61,22 +61,6 @@ pub(crate) async fn upsert(tx: &mut Tx, tenant: TenantId, row: &Charge, fetched_
     .map(|_| ())
 }
 
-/// The charge of this id.
-///
-/// # Errors
-/// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
-pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Charge>>> {
-    on_reader!(db, |conn| {
-        sqlx::query_as(
-        "select id, customer, payment_intent, status, currency, amount, amount_refunded, disputed, dispute_status,
-                created_at, tenant_id, fetched_at, revision
-         from billing_charges where id = $1"
-    )
-    .bind(id)
-    .fetch_optional(conn)
-    })
-}
-
 /// The charges of a tenant, newest first; at most so many.
 ///
 /// # Errors

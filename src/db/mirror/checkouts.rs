@@ -73,20 +73,6 @@ pub(crate) async fn upsert(
     .map(|_| ())
 }
 
-/// The checkout of this id.
-///
-/// # Errors
-/// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
-pub async fn get(db: &Db, id: &str) -> Result<Option<Mirrored<Checkout>>> {
-    on_reader!(db, |conn| sqlx::query_as(
-        "select id, customer, mode, status, payment_status, subscription, payment_intent, invoice,
-                amount_total, currency, topup, created_at, tenant_id, fetched_at, revision
-         from billing_checkouts where id = $1"
-    )
-    .bind(id)
-    .fetch_optional(conn))
-}
-
 /// The checkouts of a tenant, newest first; at most so many.
 ///
 /// # Errors
