@@ -64,7 +64,7 @@ pub(crate) async fn upsert(tx: &mut Tx, tenant: TenantId, row: &Charge, fetched_
 /// The charges of a tenant, newest first; at most so many.
 ///
 /// # Errors
-/// As [`get`].
+/// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Charge>>> {
     on_reader!(db, |conn| {
         sqlx::query_as(

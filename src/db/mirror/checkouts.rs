@@ -76,7 +76,7 @@ pub(crate) async fn upsert(
 /// The checkouts of a tenant, newest first; at most so many.
 ///
 /// # Errors
-/// As [`get`].
+/// [`Error::Database`](crate::error::Error::Database), [`Error::Away`](crate::error::Error::Away).
 pub async fn of_tenant(db: &Db, tenant: TenantId, limit: i64) -> Result<Vec<Mirrored<Checkout>>> {
     on_reader!(db, |conn| sqlx::query_as(
         "select id, customer, mode, status, payment_status, subscription, payment_intent, invoice,
