@@ -77,7 +77,8 @@ pub struct Adjust<'a> {
 }
 
 impl Shop {
-    /// Gives a payment back, or a part of it. The same amount for the same reason is given once within a day. Credits that were bought with a payment that is given back whole are taken back, as far as they are left.
+    /// Gives a payment back, or a part of it. The same amount for the same reason is given once within a day. Credits that were bought
+    /// with a payment that is given back whole are taken back, as far as they are left.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an amount beyond the original, [`Error::NotFound`] for a charge that is not the tenant's,
