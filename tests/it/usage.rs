@@ -216,7 +216,7 @@ async fn the_ledger_is_verified_while_the_gateway_runs() {
     let failed = weir(&gateway, &["ledger", "verify", "--tenant", &tenant]);
     let (said, why) = (String::from_utf8_lossy(&failed.stdout), String::from_utf8_lossy(&failed.stderr));
     assert_eq!(failed.status.code(), Some(1), "{said}");
-    assert!(said.contains("grants: 1 wrong, such as") && why.contains("1 of 14 checks"), "{said}{why}");
+    assert!(said.contains("grants: 1 wrong, such as") && why.contains("1 of 17 checks"), "{said}{why}");
     let failed = weir(&gateway, &["ledger", "verify", "--json"]);
     let report: Value = serde_json::from_slice(&failed.stdout).expect("JSON");
     let wrong = report["checks"].as_array().expect("checks").iter().filter(|check| check["wrong"] != 0);
