@@ -123,7 +123,8 @@ async fn after_plan(db: &Db, name: &str, now: Timestamp) -> Result<Line> {
     let is_there =
         name == plans::DEFAULT || !versions.is_empty() || db::plans::get(db, &plan).await?.is_some();
     let (verdict, text) = if !is_there {
-        let text = "there is none of this name, so no tenant can leave its subscription; make it (weir plan set), or name another";
+        let text = "there is none of this name, so whoever has cancelled is on the plan default; make it (weir plan set), or name \
+                    another";
         (Verdict::Wrong, text)
     } else if versions.is_empty() {
         let text = "has no prices, so whoever has cancelled is charged nothing; publish terms of kind free or prepaid \
