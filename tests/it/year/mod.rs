@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Year {
     business: Arc<Business>,
     people: Vec<Person>,
-    /// Since when the plan `pro` is dearer.
-    dearer_since: Option<Timestamp>,
+    /// When dearer prices of the plan `pro` were published, and when all its subscriptions had them for their next month.
+    dearer_since: Option<(Timestamp, Timestamp)>,
 }
 
 /// When a month begins. The year is not that of the calendar.
@@ -128,6 +128,19 @@ impl Year {
         }
     }
 
+    /// Waits until all subscriptions have the dearer price for their next month: each is looked at once an hour.
+    async fn dear(&self) {
+        let cheap = "select count(*) from billing_subscriptions
+                     where status = 'active' and plan = 'pro' and cancel_at is null and base_amount <> 2400";
+        let aligned = async {
+            while self.business.number(cheap).await != 0 {
+                self.business.clock.advance(5 * MINUTE);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, aligned).await.expect("all have the price");
+    }
+
     /// Somebody uses tools in the last half hour of its month, summaries are late, and its invoice bills what they show.
     async fn late(&mut self) {
         const PERSON: usize = 11;
@@ -188,8 +201,9 @@ impl Year {
                 let terms =
                     json!({ "kind": "hybrid", "included": "2", "base_fee": 2400, "self_service": true });
                 self.business.publish("pro", terms, "0.5").await;
-                self.business.clock.advance(MINUTE);
-                self.dearer_since = Some(self.now());
+                let published = self.now();
+                self.dear().await;
+                self.dearer_since = Some((published, self.now()));
             }
             _ => {}
         }
