@@ -32,10 +32,12 @@ impl Follower {
         let (slots, in_flight) = db::invoice_proofs::worth(&mut tx, tenant, span).await?;
         let period_id = db::invoice_proofs::period(&mut tx, tenant, span).await?;
         let left_out = slots - billed;
+        // What is not known now takes back nothing of what was known.
+        let known = before.as_ref().map(|before| before.carried).unwrap_or_default();
         let (verdict, carried) = if quantity.is_none() {
-            (InvoiceVerdict::Unreadable, Credits::ZERO)
+            (InvoiceVerdict::Unreadable, known)
         } else if in_flight > 0 {
-            (InvoiceVerdict::InFlight, before.as_ref().map(|before| before.carried).unwrap_or_default())
+            (InvoiceVerdict::InFlight, known)
         } else if left_out.is_zero() {
             (InvoiceVerdict::Equal, Credits::ZERO)
         } else if period_id.is_some() {

@@ -102,7 +102,11 @@ fn subscription(status: &str) -> Subscription {
 }
 
 fn invoice(id: &str, status: &str, attempt_count: i64) -> Fetched {
-    Fetched::Invoice(Invoice {
+    Fetched::Invoice(bill(id, status, attempt_count))
+}
+
+fn bill(id: &str, status: &str, attempt_count: i64) -> Invoice {
+    Invoice {
         id: id.to_owned(),
         customer: "cus_1".to_owned(),
         subscription: Some("sub_1".to_owned()),
@@ -125,7 +129,7 @@ fn invoice(id: &str, status: &str, attempt_count: i64) -> Fetched {
         metered_quantity: None,
         metered_amount: None,
         created_at: START,
-    })
+    }
 }
 
 #[tokio::test]
@@ -301,6 +305,40 @@ async fn what_changes_nothing_closes_no_connection() {
             grants::void(&db, &world.clock, Actor::Cli, world.tenant, grant).await.expect("taken back");
         }
         assert_eq!(number(&db, &still).await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_invoice_left_out_stays_so_while_it_cannot_be_read() {
+    on_every_engine(async |db| {
+        let world = World::new(&db).await;
+        world.hears(Fetched::Subscription(subscription("active"))).await.expect("followed");
+        let of_period = format!("(select min(id) from periods where tenant_id = '{}')", world.tenant);
+        let minute = START.as_micros() / 60_000_000 * 60_000_000 + 60_000_000;
+        execute(
+            &db,
+            &format!(
+                "insert into exports (id, tenant_id, period_id, slot, credits, state, counted, due_at, created_at)
+                 values ('exp_{0}', '{0}', {of_period}, {minute}, 30, 'verified', 30, 0, 0)",
+                world.tenant
+            ),
+        )
+        .await;
+        let carried = async || {
+            let sum = "select cast(sum(carried) as bigint) from invoice_proofs";
+            number(&db, &format!("{sum} where tenant_id = '{}'", world.tenant)).await
+        };
+        for (quantity, expected) in [(Some(10), 20), (None, 20), (Some(30), 0)] {
+            let bill = Invoice {
+                metered_from: Some(START),
+                metered_to: Some(START.plus(DAY)),
+                metered_quantity: quantity,
+                ..bill(&format!("in_{}", world.tenant), "paid", 1)
+            };
+            world.hears(Fetched::Invoice(bill)).await.expect("followed");
+            assert_eq!(carried().await, expected, "{quantity:?}");
+        }
     })
     .await;
 }
