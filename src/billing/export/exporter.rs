@@ -93,7 +93,8 @@ impl<M: Meter> Exporter<M> {
             return Ok(());
         }
         // Whoever uses nothing owes what is late in the month that runs all the same.
-        accounts::standing(&self.db, tenant, self.clock.now()).await?;
+        let opened = accounts::standing(&self.db, tenant, self.clock.now()).await;
+        bearable(opened, tenant, "its running month cannot be opened")?;
         round.begun += self.begin(tenant).await?;
         for export in db::exports::of_tenant(&self.db, tenant, self.clock.now(), BATCH).await? {
             // Also where much is to be done, the claim holds.
